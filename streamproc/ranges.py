@@ -39,6 +39,8 @@ class Ranges:
 
     def remove(self, lo: int, hi: int) -> None:
         """Take [lo, hi) out."""
+        if lo >= hi:
+            return
         kept = [(a, b) for a, b in self if b <= lo or a >= hi]
         for a, b in self:
             if a < hi and b > lo:
