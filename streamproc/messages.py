@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from fractions import Fraction
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,6 +34,29 @@ class Sequence(NamedTuple):
     root: str
     stream: str
     generation: int
+
+
+class Placed(Protocol):
+    """Whatever has a place in a stream: a record, or a row of them."""
+
+    @property
+    def root(self) -> str: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def until_index(self) -> int | None: ...
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def end_ms(self) -> int: ...
+    @property
+    def utc(self) -> str | None: ...
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,20 +94,20 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Sequence(self.service, self.root, self.stream, self.generation)
 
     @classmethod
-    def of(cls, source: Record, **fields: Any) -> Self:
-        """An outcome for what `source` speaks of. Whoever emits it fills in service, root and id."""
+    def of(cls, place: Placed, **fields: Any) -> Self:
+        """An outcome for what stands at `place`. Whoever emits it fills in service, root and id."""
         envelope: dict[str, Any] = {
             "id": "",
             "service": "",
-            "root": source.root,
-            "stream": source.stream,
-            "generation": source.generation,
-            "revision": source.revision,
-            "index": source.index,
-            "until_index": source.until_index,
-            "start_ms": source.start_ms,
-            "end_ms": source.end_ms,
-            "utc": source.utc,
+            "root": place.root,
+            "stream": place.stream,
+            "generation": place.generation,
+            "revision": place.revision,
+            "index": place.index,
+            "until_index": place.until_index,
+            "start_ms": place.start_ms,
+            "end_ms": place.end_ms,
+            "utc": place.utc,
             "outcome": "done",
         }
         return cls(**(envelope | fields))
@@ -138,11 +162,16 @@ class Answer(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Grid(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Window i starts at `origin + (i - first) * step`; exact, in seconds as `a/b`. A change of the step is a new grid."""
+    """Index i starts at `origin + (i - first) * step`; exact, in seconds as `a/b`. A change of the step is a new grid."""
 
+    root: str
+    """The service whose numbers lie on it."""
     origin: str
     step: str
     first: Count
+
+    def starts_ms(self, index: int) -> int:
+        return round(1000 * (Fraction(self.origin) + (index - self.first) * Fraction(self.step)))
 
 
 class Source(Record, frozen=True, kw_only=True, omit_defaults=True):

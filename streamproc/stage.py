@@ -1,0 +1,132 @@
+"""What the author of a stage writes. No bus, no loop, no retry, no clock: the runner owns those.
+
+How a stage works is the class it inherits:
+
+    Each     every record by itself, many at once, in any order
+    Fold     one row after the other per stream, in index order, with keyed state
+    Follow   one run per stream of the newest version of its record in a table
+
+Handlers answer, or raise by class: `Retryable`, `Rejected`, `Fatal`; or `NotYet`, when a table has no such key so far.
+Records are built with `Caption.of(window, text=…)`: the place comes from the input, who speaks is filled in by the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from streamproc.messages import Outcome, Record, Source
+
+
+class Look(Protocol):
+    """What a handler may look up: tables, as far as this process has heard of them."""
+
+    def source(self, record: Record | Row) -> Source:
+        """Exactly the revision that the record was made under."""
+
+    def get(self, topic: str, stream: str, *sub: str) -> Any | None:
+        """The newest record of a key of a table that the stage names in `tables`."""
+
+
+class Pace(Look, Protocol):
+    """What a `Follow` may wait for."""
+
+    def room(self, source: Source, index: int, *, ahead: int) -> Awaitable[None]:
+        """Back when no running service that reads what we write is `ahead` or more behind index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What every named service says of [index, until) of a stream. Failed, skipped and gap rows are rows: time moves."""
+
+    root: str
+    stream: str
+    generation: int
+    revision: int
+    index: int
+    until: int
+    start_ms: int
+    end_ms: int
+    utc: str | None
+    of: Mapping[str, Record]
+    """Service → its record, in the order of names."""
+
+    @property
+    def until_index(self) -> int | None:
+        return None if self.until == self.index + 1 else self.until
+
+    @property
+    def ended(self) -> bool:
+        return any(r.ended for r in self.of.values())
+
+    @property
+    def outcome(self) -> Outcome:
+        """Done where one service is, else failed where one is, else skipped."""
+        said = {r.outcome for r in self.of.values()}
+        return "done" if "done" in said else "failed" if "failed" in said else "skipped"
+
+
+class Stage:
+    """What every stage says of itself."""
+
+    reads: ClassVar[tuple[str, ...]]
+    """Topics."""
+    writes: ClassVar[tuple[str, ...]]
+    """Topics; the first is where its outcomes go."""
+    tables: ClassVar[tuple[str, ...]] = ()
+    """Topics it looks things up in, beside `sources`."""
+    version: ClassVar[int] = 1
+    """Of its keyed state. State of a newer version is refused, so that upgrades can roll."""
+
+
+class Each(Stage):
+    """Every record by itself, many at once, in any order.
+
+    Of a topic that holds no records (bare bytes) the handler gets the stored entry and answers with an entry.
+    """
+
+    async def handle(self, record: Any, look: Look) -> Any:
+        raise NotImplementedError
+
+    def otherwise(self, record: Any, outcome: Outcome, reason: str) -> Record | None:  # noqa: ARG002  # for authors to override
+        """What to say where `handle` could not; None: an outcome with the reason and nothing else."""
+        return None
+
+
+class Fold(Stage):
+    """One row after the other per stream, in index order, with state.
+
+    State is whatever msgspec packs, of type `State`; the same rows give the same records, however they came.
+    """
+
+    State: ClassVar[Any] = Any
+
+    def joins(self, source: Source) -> tuple[str, ...]:
+        """Services whose records make a row, of those that `source` names."""
+        raise NotImplementedError
+
+    async def fold(self, row: Row, state: Any, look: Look) -> tuple[Sequence[Record], Any]:
+        """Records to write (the runner numbers them) and the state after the row. State is None at a stream's beginning."""
+        raise NotImplementedError
+
+    def otherwise(self, row: Row, state: Any, outcome: Outcome, reason: str) -> tuple[Sequence[Record], Any]:  # noqa: ARG002  # for authors to override
+        """What to write where `fold` could not."""
+        return [], state
+
+
+class Follow(Stage):
+    """One run per stream of the newest version of its source; numbers its records itself, from 0.
+
+    What is yielded lands together: records and the cursor behind them. A newer version, a restart or an error begins
+    a run again at the last cursor; a new generation begins at None. The run that returns is over until the next version.
+    """
+
+    Cursor: ClassVar[Any] = Any
+
+    def run(self, source: Source, cursor: Any, look: Pace) -> AsyncIterator[tuple[Sequence[Record], Any]]:
+        raise NotImplementedError
+
+    def otherwise(self, source: Source, cursor: Any, reason: str) -> tuple[Sequence[Record], Any]:  # noqa: ARG002  # for authors to override
+        """What to write where a run was rejected for good, before it is over."""
+        return [], cursor
