@@ -1,9 +1,46 @@
-# `make setup` is quick when nothing changed; everything else stands on it.
+# Two commands: `make demo` and `make test`. For those who work on it: setup, check, bench.
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: check
-check:
+.PHONY: demo test setup check bench constraints clean
+
+demo:
+	@echo "not yet: the main path, from a video to its events, is not built" >&2; exit 1
+
+test: setup
+	$(PY) -m pytest
+
+# The environment with everything the tests need; quick when nothing changed.
+setup:
+	@.ci/system
+	@$(MAKE) --no-print-directory $(VENV)/.ready
+
+# SoccerNet is the oracle of the scores. It asks for much that we do not call, so it comes alone.
+$(VENV)/.ready: pyproject.toml constraints.txt .ci/python
+	@[ -x $(PY) ] || .ci/python -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --constraint constraints.txt --no-deps SoccerNet
+	@touch $@
+
+check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(PY) -m pytest -q tests/unit/test_imports.py tests/unit/test_errors.py tests/topics
+
+# One bench: `make bench NAME=wire`.
+bench: setup
+	$(PY) -m tests.bench $(NAME)
+
+# The newest versions that pyproject.toml allows, written down. Run the tests before committing them.
+constraints:
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf $$fresh' EXIT; \
+	.ci/python -m venv $$fresh; \
+	$$fresh/bin/python -m pip --quiet install --editable '.[test]'; \
+	$$fresh/bin/python -m pip --quiet install --no-deps SoccerNet; \
+	{ sed -n '/^#/p' constraints.txt; $$fresh/bin/python -m pip freeze --exclude-editable; } > $$fresh/constraints; \
+	cp $$fresh/constraints constraints.txt
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
