@@ -22,6 +22,8 @@ The class decides, never the text. Errors of libraries are mapped where the libr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class StreamprocError(Exception):
     """Root of all errors raised on purpose."""
@@ -101,3 +103,11 @@ class NotYet(StreamprocError):
     def __init__(self, reason: str, *, topic: str, key: str, within_s: float) -> None:
         super().__init__(reason)
         self.reason, self.topic, self.key, self.within_s = reason, topic, key, within_s
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'nearest'?` for the end of a message, or nothing where none of the known names is near."""
+    from difflib import get_close_matches  # only an error has use for it
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,334 @@
+"""Settings of a process: where the bus is, what it may hold in flight, which endpoints there are. No task, no prompt.
+
+Options > environment > `streamproc.toml` > defaults. Every setting is `STREAMPROC_NAME`, a nested one
+`STREAMPROC_GROUP__NAME`; the names that people of Kafka, OpenAI and Hugging Face have already are read too. Nothing is
+read before `load` is called.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from streamproc.errors import Misconfigured, did_you_mean
+
+FILE = "streamproc.toml"
+PREFIX = "STREAMPROC_"
+
+INHERITED = {
+    "KAFKA_SECURITY_PROTOCOL": "kafka.protocol",
+    "KAFKA_SASL_MECHANISM": "kafka.mechanism",
+    "KAFKA_SASL_USERNAME": "kafka.username",
+    "KAFKA_SASL_PASSWORD": "kafka.password",
+    "KAFKA_SSL_CAFILE": "kafka.cafile",
+    "OPENAI_BASE_URL": "openai.base_url",
+    "OPENAI_API_KEY": "openai.api_key",
+    "HF_TOKEN": "hf.token",
+    "HF_HOME": "hf.home",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "otel.endpoint",
+    "LOG_LEVEL": "log_level",
+}
+"""Names that people have in their environment already. `KAFKA_BOOTSTRAP_SERVERS` is one more: it names the bus."""
+
+_BY_KUBERNETES = re.compile(r"STREAMPROC_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP)(_.*)?)?)")
+"""A pod is told of every service in its namespace; one named `streamproc…` looks like a setting and is none."""
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Group(BaseModel):
+    """Settings that belong together; a table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(Group):
+    """How a Kafka broker is spoken to."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    cafile: Path | None = None
+    """Who signed the broker's certificate; without it the system's authorities are asked."""
+
+    @model_validator(mode="after")
+    def _sasl_needs_a_name(self) -> Self:
+        sasl = self.protocol.startswith("SASL")
+        if sasl and not (self.mechanism and self.username and self.password):
+            raise ValueError(f"protocol {self.protocol} needs mechanism, username and password")
+        if self.mechanism and not sasl:
+            raise ValueError(
+                f"mechanism {self.mechanism} needs protocol SASL_SSL or SASL_PLAINTEXT, not {self.protocol}"
+            )
+        return self
+
+
+class Http(Group):
+    """Health, metrics and the page."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0: any free one."""
+
+
+class Bounds(Group):
+    """What a process holds at once. What is full makes it fetch less; nothing queues without a bound."""
+
+    calls: Positive = 256
+    """Handlers in flight, over all partitions of a service."""
+    bytes: Positive = 512 * 2**20
+    """Inputs in flight and results that have not landed."""
+    window: Positive = 2000
+    """Records of one partition that are read ahead of the first one not done."""
+
+
+class Claims(Group):
+    """Where payloads go that are larger than their topic allows."""
+
+    store: str | None = None
+    """A folder, or s3://bucket/prefix; without one they are rejected."""
+    threshold_bytes: Positive | None = None
+    """Larger ones are checked in; by default what the topic allows."""
+
+
+class Endpoint(Group):
+    """A named model: a card, and where it is served."""
+
+    card: str
+    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    api_key_env: str | None = None
+    """The variable that holds the key: the key itself stands in no file."""
+    served_name: str | None = None
+    weights: str | None = None
+
+
+class OpenAI(Group):
+    """The endpoint that OpenAI's own client would speak to."""
+
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+
+
+class HuggingFace(Group):
+    """Where weights come from and lie."""
+
+    token: SecretStr | None = None
+    home: Path | None = None
+
+
+class Otel(Group):
+    """Where traces go, with the extra `otel`."""
+
+    endpoint: str | None = None
+
+
+class Settings(Group):
+    """All of a process's settings, checked. `load` makes one."""
+
+    bus: str = "embedded:./streamproc.db"
+    """embedded:PATH or kafka://host:port[,…]"""
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""
+    """Stands before every topic, group and transactional id: two deployments share a broker by it."""
+    partitions: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Of every topic, fixed for life: choose for the processes you will ever want."""
+    replication: Positive | None = None
+    """Of topics that are created; by default 3, or 1 where there are fewer than three brokers."""
+    session_s: Seconds = 10
+    """A process that is silent for so long has lost its leases."""
+    heartbeat_s: Seconds = 3
+    drain_s: Annotated[float, Field(ge=0)] = 30
+    """How long SIGTERM lets work in flight finish."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    kafka: Kafka = Kafka()
+    http: Http = Http()
+    bounds: Bounds = Bounds()
+    claims: Claims = Claims()
+    endpoints: dict[str, Endpoint] = {}
+    openai: OpenAI = OpenAI()
+    hf: HuggingFace = HuggingFace()
+    otel: Otel = Otel()
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _as_others_write_it(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
+
+    @field_validator("bus")
+    @classmethod
+    def _bus_can_be_read(cls, bus: str) -> str:
+        try:
+            parse_bus(bus)
+        except Misconfigured as e:
+            raise ValueError(str(e)) from None
+        return bus
+
+    @model_validator(mode="after")
+    def _a_session_outlives_a_lost_heartbeat(self) -> Self:
+        if self.heartbeat_s * 2 > self.session_s:
+            raise ValueError(f"session_s {self.session_s:g} must be at least twice heartbeat_s {self.heartbeat_s:g}")
+        return self
+
+
+def load(options: Mapping[str, Any] | None = None, *, file: Path | None = None) -> Settings:
+    """The settings in force: `options` by dotted name (None: not given), the environment, and `file` or ./streamproc.toml."""
+    _known_names_only(os.environ)
+    try:
+        return Settings.model_validate(
+            _merged(
+                _read(file or Path(FILE), must_exist=file is not None),
+                _inherited(os.environ),
+                _environment(),
+                _nested({name: value for name, value in (options or {}).items() if value is not None}),
+            )
+        )
+    except ValidationError as e:  # `from None`: its text holds what was given, secrets too
+        raise Misconfigured("; ".join(_told(error) for error in e.errors())) from None
+
+
+def _environment() -> dict[str, Any]:
+    """What `STREAMPROC_*` says, as tables."""
+    source = EnvSettingsSource(
+        Settings,  # type: ignore[arg-type]  # only its fields are read; a BaseSettings would read the environment by itself
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        case_sensitive=False,
+    )
+    try:
+        return source()
+    except SettingsError as e:
+        raise Misconfigured(f"environment: {e}; lists and tables are written as JSON") from None
+
+
+def _merged(*tables: dict[str, Any]) -> dict[str, Any]:
+    """One table out of many; what comes later wins."""
+    whole: dict[str, Any] = {}
+    for table in tables:
+        for name, value in table.items():
+            below = whole.get(name)
+            whole[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return whole
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if must_exist:
+            raise Misconfigured(f"settings file '{path}' is not there") from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise Misconfigured(f"settings file '{path}' cannot be read: {e}") from e
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{'kafka.protocol': x} → {'kafka': {'protocol': x}}"""
+    whole: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        table = whole
+        for group in groups:
+            table = table.setdefault(group, {})
+        table[last] = value
+    return whole
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = _nested({ours: environ[theirs] for theirs, ours in INHERITED.items() if environ.get(theirs)})
+    if bootstrap := environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        found["bus"] = "kafka://" + ",".join(server.strip() for server in bootstrap.split(","))
+    return found
+
+
+# names and errors ---------------------------------------------------------------------------------------------------
+
+
+def names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """The dotted name of every setting; endpoints are a table of tables, so they stand as `endpoints`."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from names(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper().replace(".", "__")
+
+
+def _known_names_only(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would be passed over in silence: pydantic-settings only looks for names it knows."""
+    known = {variable(name) for name in names()} | {variable(name) for name in Settings.model_fields}
+    for name in sorted(environ):
+        said = name.upper()
+        if not said.startswith(PREFIX) or said.startswith(f"{PREFIX}ENDPOINTS__") or _BY_KUBERNETES.fullmatch(said):
+            continue
+        if said not in known:
+            raise Misconfigured(f"environment: no setting '{name}'{did_you_mean(name, known)}")
+
+
+def _told(error: Any) -> str:
+    """One of pydantic's errors in our words. The value is shown only where it can hold no secret."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        beside = _fields_at(error["loc"][:-1])
+        return f"no setting '{name}'{did_you_mean(str(error['loc'][-1]), beside)}"
+    problem = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"setting '{name}' is missing"
+    value = error["input"]
+    if name in set(names()) and not re.search("password|key|token", name) and "@" not in str(value):
+        problem = f"{value!r}: {problem}" if repr(value) not in problem else problem
+    where = f"setting '{name}' ({variable(name)})" if name else "settings"
+    return f"{where}: {problem}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in loc:
+        if model is Settings and part == "endpoints":
+            model = Endpoint
+        elif part in model.model_fields:
+            found = model.model_fields[str(part)].annotation
+            model = found if isinstance(found, type) and issubclass(found, BaseModel) else model
+    return list(model.model_fields)
+
+
+# the bus ------------------------------------------------------------------------------------------------------------
+
+
+class EmbeddedAt(NamedTuple):
+    path: Path
+
+
+class KafkaAt(NamedTuple):
+    bootstrap: str
+
+
+_SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}")
+
+
+def parse_bus(text: str) -> EmbeddedAt | KafkaAt:
+    """Where a bus is: `embedded:PATH` or `kafka://host:port[,…]`."""
+    kind, colon, where = text.partition(":")
+    if kind == "embedded" and colon and where:
+        return EmbeddedAt(Path(where).expanduser())
+    if kind == "kafka" and where.startswith("//"):
+        servers = where.removeprefix("//").rstrip("/")
+        if "@" in servers:  # not shown: what stands before it is a password
+            raise Misconfigured(
+                "a bus names no user: give KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD in the environment"
+            )
+        if all(_SERVER.fullmatch(server) for server in servers.split(",")):
+            return KafkaAt(servers)
+    raise Misconfigured(f"bus '{text}' is neither embedded:PATH nor kafka://host:port[,host:port…]")
