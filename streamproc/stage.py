@@ -30,7 +30,10 @@ class Look(Protocol):
 
 
 class Pace(Look, Protocol):
-    """What a `Follow` may wait for."""
+    """What a `Follow` may wait for, and what it must know of a source's revisions."""
+
+    def in_force(self, stream: str, generation: int, index: int) -> Source | None:
+        """The revision that an index is made under: a function of the table, not of who heard of it when."""
 
     def room(self, source: Source, index: int, *, ahead: int) -> Awaitable[None]:
         """Back when no running service that reads what we write is `ahead` or more behind index."""

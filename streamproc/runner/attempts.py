@@ -1,0 +1,201 @@
+"""Failure classes, backoff and the circuit: how often a call is tried, and when nobody tries at all.
+
+Only failures of this input count as its attempts. While everything fails, the endpoint is out: the circuit opens, intake
+stops, one call at a time looks whether it is back, and nothing is dead-lettered for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from streamproc.errors import Misconfigured, Rejected, Retryable, Throttled
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Full jitter between `first_s` and a bound that doubles up to `most_s`."""
+
+    first_s: float = 0.2
+    most_s: float = 30.0
+    attempts: int = 8
+    """Of one input, circuit closed."""
+    opens_after: int = 5
+    """Failures in a row, over all inputs of the service, that open the circuit."""
+
+    def __post_init__(self) -> None:
+        if self.attempts <= self.opens_after:
+            raise Misconfigured(
+                f"attempts ({self.attempts}) must exceed opens_after ({self.opens_after}): else an outage dead-letters what it meets"
+            )
+
+    def wait_s(self, failures: int, rng: random.Random) -> float:
+        bound = min(self.most_s, self.first_s * 2.0**failures)
+        return self.first_s + rng.random() * (bound - self.first_s)
+
+
+class GaveUp(Rejected):
+    """Tried as often as may be."""
+
+    def __init__(self, attempts: int, last: Retryable) -> None:
+        super().__init__(f"gave up after {attempts} attempts: {last}")
+        self.attempts = attempts
+
+
+class Circuit:
+    """Of one service: closed (calls go), or open (one looks, the others wait).
+
+    The one that looks is the one that has failed least, and intake hands in a fresh one where all have failed: so an
+    input that breaks its endpoint every time cannot pass for an outage for ever.
+    """
+
+    def __init__(self, backoff: Backoff, *, rng: random.Random) -> None:
+        self.backoff, self._rng = backoff, rng
+        self.open = False
+        self._in_a_row = 0
+        self._probes = 0
+        self._due = False
+        self._order = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def takes_in(self) -> bool:
+        """Intake may go on: the circuit is closed, or all who wait have failed and a fresh one is wanted."""
+        return not self.open or (self._due and not self._waiting)
+
+    async def changed(self) -> None:
+        """Back when `takes_in` may have changed."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def pass_(self, failures: int) -> bool:
+        """Back when this call may go; True if it is the one that looks whether the endpoint is back."""
+        if not self.open:
+            return False
+        if self._due and failures == 0:
+            self._due = False
+            return True
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._order += 1
+        entry = (failures, self._order, turn)
+        self._waiting.append(entry)
+        try:
+            return await turn
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+
+    def succeeded(self) -> None:
+        self._in_a_row = self._probes = 0
+        if self.open:
+            log.warning("the endpoint answers again: calls go on")
+            self.open = self._due = False
+            self._changed.set()
+            for _, _, turn in self._waiting:
+                if not turn.done():
+                    turn.set_result(False)
+
+    def failed(self, error: Retryable, *, probe: bool) -> None:
+        """`probe`: the call was the one that looks."""
+        if probe:
+            self._probes += 1
+            self._look_again_after(error)
+        elif not self.open:
+            self._in_a_row += 1
+            if self._in_a_row >= self.backoff.opens_after:
+                log.warning(
+                    "%d failures in a row, the last: %s. No calls until it answers again", self._in_a_row, error
+                )
+                self.open = True
+                self._look_again_after(error)
+
+    def gone(self) -> None:
+        """The call that was to look was cancelled before it had looked: another does."""
+        if self.open:
+            self._look()
+
+    def _look_again_after(self, error: Retryable) -> None:
+        asked = error.retry_after_s if isinstance(error, Throttled) else None
+        wait_s = self.backoff.wait_s(self._probes + 2, self._rng)
+        wait_s = max(1.0, wait_s, asked or 0.0)  # never more than one call a second
+        asyncio.get_running_loop().call_later(wait_s, self._look)
+
+    def _look(self) -> None:
+        if not self.open:
+            return
+        fresh_first = sorted((failures, order, turn) for failures, order, turn in self._waiting if not turn.done())
+        if fresh_first and (fresh_first[0][0] == 0 or self._due):
+            self._due = False
+            fresh_first[0][2].set_result(True)
+        elif fresh_first:
+            # All who wait have failed: give intake a moment to hand in a fresh one, else the one that failed least goes.
+            self._due = True
+            self._changed.set()
+            asyncio.get_running_loop().call_later(1.0, self._look_if_due)
+        else:
+            self._due = True
+            self._changed.set()
+
+    def _look_if_due(self) -> None:
+        if self._due:
+            self._look()
+
+
+class Rest(Protocol):
+    """Awaits something that is no call, without holding a slot meanwhile."""
+
+    async def __call__(self, awaitable: Awaitable[T], /) -> T: ...
+
+
+class Attempts:
+    """Tries calls of one service."""
+
+    def __init__(self, circuit: Circuit, *, rng: random.Random) -> None:
+        self.circuit, self._rng = circuit, rng
+        self.retried = 0
+
+    async def run(self, call: Callable[[], Awaitable[T]], *, ready: Callable[[], Awaitable[None]], rest: Rest) -> T:
+        """What `call` answers. `ready` is awaited before each call: is the lease fresh?"""
+        circuit = self.circuit
+        failures = counted = 0
+        while True:
+            probe = await rest(circuit.pass_(failures)) if circuit.open else False
+            looked = not probe
+            try:
+                await ready()
+                answer = await call()
+            except Retryable as e:
+                looked = True
+                counted += not (circuit.open or isinstance(e, Throttled))
+                failures += 1
+                circuit.failed(e, probe=probe)
+                if counted >= circuit.backoff.attempts:
+                    raise GaveUp(failures, e) from e
+                self.retried += 1
+                wait_s = self._wait_s(e, failures)
+            except Rejected:
+                looked = True
+                circuit.succeeded()  # it answered, if only to say no
+                raise
+            else:
+                looked = True
+                circuit.succeeded()
+                return answer
+            finally:
+                if not looked:
+                    circuit.gone()
+            if not circuit.open:
+                await rest(asyncio.sleep(wait_s))
+
+    def _wait_s(self, error: Retryable, failures: int) -> float:
+        asked = error.retry_after_s if isinstance(error, Throttled) else None
+        return max(asked or 0.0, self.circuit.backoff.wait_s(failures, self._rng))

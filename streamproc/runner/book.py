@@ -1,0 +1,331 @@
+"""The book of one lease: its state in memory, always ahead of what has landed.
+
+Every method is synchronous, so a cut is consistent at any moment. What is entered and struck out again before the next
+cut is never written. The book knows keys and bytes; what to do with a record, it does not.
+
+State keys are `STREAM\\0kind\\0…`:
+
+    guard   which numbers of a sequence have been taken, also those passed over      Ranges
+    cover   what has been accounted for, an hour of a sequence                       HourState
+    park    a record that waits: the topic and offset it has, bytes where small      Parked
+    fold    where a stream's fold stands: index, next number, the stage's state      Standing
+    run     where a stream's run stands: version, the stage's cursor, over or not    Run
+    \\0format the versions that wrote all this
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from streamproc.bus.contract import Landing, Lease
+from streamproc.errors import NewerState
+from streamproc.messages import Outcome, Placed, Record, Sequence, Source
+from streamproc.ranges import Ranges
+from streamproc.runner.cover import Cover, Hour, HourState, sub_key
+from streamproc.stage import Row
+from streamproc.topics import SEPARATOR
+from streamproc.wire import Entry
+
+ENGINE_VERSION = 1
+FORMAT = f"{SEPARATOR}format"
+
+At = tuple[str, int]
+"""Topic and offset: where an input stands."""
+
+
+class Format(Struct, array_like=True, frozen=True):
+    engine: int
+    stage: int
+
+
+class Parked(Struct, array_like=True, frozen=True):
+    """A record that waits. Its bytes are kept where they are few, else they are read again at its offset."""
+
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    time_ms: int
+    deadline_ms: int | None
+    """By the wall clock; None: waits for order, not for a table."""
+
+
+class Standing(Struct, array_like=True, frozen=True):
+    """Where the fold of one stream stands."""
+
+    index: int
+    number: int
+    state: msgspec.Raw
+    deadline_ms: int | None = None
+    """Until when the row at `index` may wait for a table."""
+
+
+class Run(Struct, array_like=True, frozen=True):
+    """Where the run over one stream stands."""
+
+    generation: int
+    revision: int
+    cursor: msgspec.Raw
+    over: bool
+
+
+_pack = msgspec.msgpack.Encoder().encode
+NOTHING = msgspec.Raw(_pack(None))
+
+
+def raw(value: Any) -> msgspec.Raw:
+    """A stage's own state, packed: bytes from here on, so that nobody can change it behind the book's back."""
+    return msgspec.Raw(_pack(value))
+
+
+class Progress:
+    """Offsets read of one topic, and which of them are still out. Offsets that no record has count as done."""
+
+    __slots__ = ("landed", "next", "out")
+
+    def __init__(self, base: int) -> None:
+        self.landed = self.next = base
+        self.out: dict[int, None] = {}
+
+    @property
+    def base(self) -> int:
+        """The first offset not done."""
+        return next(iter(self.out), self.next)
+
+
+class Guard:
+    """The numbers taken of one sequence."""
+
+    __slots__ = ("key", "taken")
+
+    def __init__(self, key: str, pairs: list[tuple[int, int]] | None = None) -> None:
+        self.key = key
+        self.taken = Ranges(pairs or ())
+
+
+class Book:
+    """See the head of this file."""
+
+    def __init__(self, service: str, *, version: int, lease: Lease, speak: Callable[..., Entry]) -> None:
+        self.service, self.version, self._speak = service, version, speak
+        self.dirty = asyncio.Event()
+        """Something is to land."""
+        self.serial = lease.serial
+        self.parked: dict[At, Parked] = {}
+        self.places: dict[tuple[str, int, str], Standing] = {}
+        self.runs: dict[str, Run] = {}
+        self.progress: dict[str, Progress] = {t: Progress(base) for t, base in lease.progress.items()}
+        self.outputs: list[Entry] = []
+        self.output_bytes = 0
+        self._guards: dict[Sequence, Guard] = {}
+        self._bare: dict[str, Guard] = {}
+        self._covers: dict[tuple[str, str, int], Cover] = {}
+        self._touched: dict[int, Cover] = {}
+        self._changes: dict[str, Any] = {}
+        self._landed_parks: set[str] = set()
+        self._moved: set[str] = set()
+        self._load(lease.state)
+        lease.forget_state()
+
+    # what is known
+
+    def taken(self, sequence: Sequence, index: int, until: int) -> bool:
+        guard = self._guards.get(sequence)
+        return guard is not None and guard.taken.has(index, until)
+
+    def untaken(self, sequence: Sequence, index: int, until: int) -> list[tuple[int, int]]:
+        """The parts of [index, until) that nobody has taken yet."""
+        guard = self._guards.get(sequence)
+        return guard.taken.missing(index, until) if guard else [(index, until)]
+
+    def guard_end(self, sequence: Sequence) -> int:
+        """One past the last number taken; 0 where none was."""
+        guard = self._guards.get(sequence)
+        return guard.taken.end if guard else 0
+
+    # what happens
+
+    def read(self, topic: str, offset: int) -> None:
+        """The record at offset is in our hands; nothing below base counts as done before it is."""
+        progress = self.progress.get(topic)
+        if progress is None:
+            progress = self.progress[topic] = Progress(offset)
+            progress.landed = -1
+        progress.out[offset] = None
+        progress.next = offset + 1
+
+    def done(self, at: At) -> None:
+        """Nothing is left to do for this offset."""
+        topic, offset = at
+        if self.progress[topic].out.pop(offset, self) is not self:
+            self._moved.add(topic)
+            self.dirty.set()
+
+    def take(self, sequence: Sequence, index: int, until: int) -> None:
+        guard = self._guards.get(sequence)
+        if guard is None:
+            s = sequence
+            key = SEPARATOR.join((s.stream, "guard", str(s.generation), s.service, s.root))
+            guard = self._guard(sequence, Guard(key))
+        guard.taken.add(index, until)
+        self._changes[guard.key] = guard
+        self.dirty.set()
+
+    def park(self, at: At, stream: str, parked: Parked) -> None:
+        self.parked[at] = parked
+        self._changes[_park_key(stream, at)] = parked
+        self.dirty.set()
+
+    def unpark(self, at: At, stream: str) -> None:
+        if self.parked.pop(at, None) is None:
+            return
+        key = _park_key(stream, at)
+        if key in self._landed_parks:
+            self._changes[key] = None
+            self.dirty.set()
+        else:
+            del self._changes[key]
+
+    def fold(self, stream: str, generation: int, root: str, place: Standing) -> None:
+        self.places[stream, generation, root] = place
+        self._changes[SEPARATOR.join((stream, "fold", str(generation), root))] = place
+        self.dirty.set()
+
+    def run(self, stream: str, run: Run) -> None:
+        self.runs[stream] = run
+        self._changes[SEPARATOR.join((stream, "run"))] = run
+        self.dirty.set()
+
+    def emit(self, entry: Entry) -> None:
+        self.outputs.append(entry)
+        self.output_bytes += entry.size
+        self.dirty.set()
+
+    def cover(self, place: Record | Row, outcome: Outcome, source: Source | None) -> None:
+        cover = self._cover(place.root, place.stream, place.generation)
+        cover.add(place, outcome, source)
+        self._touched[id(cover)] = cover
+        self.dirty.set()
+
+    def covers_from(self, place: Placed, first: int) -> None:
+        """This service owes nothing of the sequence below `first`."""
+        self._cover(place.root, place.stream, place.generation).owes_from(first)
+
+    # landing
+
+    @property
+    def size(self) -> int:
+        """How much waits to land: entries and changes."""
+        return len(self.outputs) + len(self._changes)
+
+    def cut(self) -> Landing:
+        """Everything so far, as one landing; the book goes on from an empty page."""
+        self.dirty.clear()
+        for cover in self._touched.values():
+            self._cut_cover(cover)
+        self._touched = {}
+        self._trim_bare_guards()
+        self.serial += 1
+        landing = Landing(
+            serial=self.serial,
+            outputs=self.outputs,
+            state={key: self._packed(key, value) for key, value in self._changes.items()},
+            progress=self._moved_bases(),
+        )
+        self.outputs, self.output_bytes, self._changes, self._moved = [], 0, {}, set()
+        return landing
+
+    def _cut_cover(self, cover: Cover) -> None:
+        base = SEPARATOR.join((cover.stream, "cover", str(cover.generation), cover.root))
+        for number in cover.settle():
+            self._changes[f"{base}{SEPARATOR}{number}"] = None
+        for number in sorted(cover.touched):
+            record = cover.record(self.service, number)
+            self.outputs.append(self._speak(record, sub=sub_key(record)))
+            self._changes[f"{base}{SEPARATOR}{number}"] = (cover.hours[number], cover.settled)
+        cover.touched.clear()
+
+    def _trim_bare_guards(self) -> None:
+        """Offsets stand in for numbers where records have none; below base, progress says it all."""
+        for topic, guard in self._bare.items():
+            if topic in self._moved:
+                guard.taken.drop_below(self.progress[topic].base)
+
+    def _moved_bases(self) -> dict[str, int]:
+        bases = {}
+        for topic in self._moved:
+            progress = self.progress[topic]
+            if progress.base != progress.landed:
+                bases[topic] = progress.landed = progress.base
+        return bases
+
+    def _packed(self, key: str, value: Any) -> bytes | None:
+        match value:
+            case None:
+                self._landed_parks.discard(key)
+                return None
+            case Guard():
+                return _pack(value.taken.pairs())
+            case (Hour() as hour, settled):
+                return _pack(hour.state(settled))
+            case Parked():
+                self._landed_parks.add(key)
+        return _pack(value)
+
+    # loading
+
+    def _load(self, state: Mapping[str, bytes]) -> None:
+        written = msgspec.msgpack.decode(state[FORMAT], type=Format) if FORMAT in state else None
+        if written and (written.engine > ENGINE_VERSION or written.stage > self.version):
+            raise NewerState(
+                f"{self.service}: its state was written by version {written.engine}.{written.stage}, this is "
+                f"{ENGINE_VERSION}.{self.version}; run the newer version, here too"
+            )
+        if written != (now := Format(ENGINE_VERSION, self.version)):
+            self._changes[FORMAT] = now  # lands with the first landing; nothing to land on its own account
+        for key, value in state.items():
+            stream, kind, *rest = key.split(SEPARATOR)
+            if stream or kind != "format":
+                self._load_one(key, stream, kind, rest, value)
+
+    def _load_one(self, key: str, stream: str, kind: str, rest: list[str], value: bytes) -> None:
+        decode = msgspec.msgpack.decode
+        match kind, rest:
+            case "guard", [generation, service, root]:
+                sequence = Sequence(service, root, stream, int(generation))
+                self._guard(sequence, Guard(key, decode(value)))
+            case "cover", [generation, root, hour]:
+                self._cover(root, stream, int(generation)).load(int(hour), decode(value, type=HourState))
+            case "park", [topic, offset]:
+                self.parked[topic, int(offset)] = decode(value, type=Parked)
+                self._landed_parks.add(key)
+            case "fold", [generation, root]:
+                self.places[stream, int(generation), root] = decode(value, type=Standing)
+            case "run", []:
+                self.runs[stream] = decode(value, type=Run)
+            case _:
+                raise NewerState(f"{self.service}: state key {key!r} is unknown to this version")
+
+    def _guard(self, sequence: Sequence, guard: Guard) -> Guard:
+        self._guards[sequence] = guard
+        if not sequence.stream:
+            self._bare[sequence.root] = guard
+        return guard
+
+    def _cover(self, root: str, stream: str, generation: int) -> Cover:
+        cover = self._covers.get((root, stream, generation))
+        if cover is None:
+            cover = self._covers[root, stream, generation] = Cover(root, stream, generation)
+        return cover
+
+    def __iter__(self) -> Iterator[tuple[At, Parked]]:
+        """What was parked, in the order of the log."""
+        return iter(sorted(self.parked.items(), key=lambda item: item[0]))
+
+
+def _park_key(stream: str, at: At) -> str:
+    return SEPARATOR.join((stream, "park", at[0], str(at[1])))

@@ -1,0 +1,118 @@
+"""Each: every record by itself, many at once, in any order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from streamproc.errors import Fatal, NotYet, Rejected
+from streamproc.messages import Record
+from streamproc.runner.inputs import Input
+from streamproc.runner.slots import Slot
+from streamproc.stage import Each
+from streamproc.wire import Entry
+
+if TYPE_CHECKING:
+    from streamproc.runner.runner import Runner
+
+
+class EachWay:
+    """Workers of one lease, as many as there is work for, up to the service's slots."""
+
+    def __init__(self, runner: Runner, stage: Each) -> None:
+        self.r, self.stage = runner, stage
+        self._queue: asyncio.Queue[Input] = asyncio.Queue()  # bounded by intake: it asks for `backlog` before it reads
+        self._workers = self._resting = 0
+        self._stopped = False
+
+    @property
+    def idle(self) -> bool:
+        return self._resting == self._workers
+
+    @property
+    def backlog(self) -> int:
+        return self._queue.qsize()
+
+    def admit(self, given: Input) -> None:
+        if given.moves_only_time and given.sequence.stream:
+            self.r.without(given, given.place.outcome, given.place.reason or "")
+        else:
+            self.r.in_hand.add((given.sequence, given.index))
+            self._begin(given)
+
+    def resume(self, given: Input) -> None:
+        if given.moves_only_time:
+            self.r.without(given, given.place.outcome, given.place.reason or "")
+        else:
+            self._begin(given)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _begin(self, given: Input) -> None:
+        if self._stopped:
+            return  # the next owner finds it where it is
+        self._queue.put_nowait(given)
+        if not self._resting and self._workers < self.r.shared.bounds.calls:
+            self._workers += 1
+            self.r.spawn(self._work)
+
+    async def _work(self) -> None:
+        queue, slots = self._queue, self.r.shared.slots
+        for turn in count(1):
+            if self._stopped:
+                self._workers -= 1
+                self.r.eased.set()
+                return
+            if queue.empty():
+                self._resting += 1
+                self.r.eased.set()
+                given = await queue.get()
+                self._resting -= 1
+            else:
+                given = queue.get_nowait()
+            async with slots.one() as slot:
+                await self._one(given, slot)
+            if turn % 32 == 0:
+                await asyncio.sleep(0)  # a handler that never waits must not keep the loop to itself
+
+    async def _one(self, given: Input, slot: Slot) -> None:
+        r = self.r
+        since = r.waits.moment()
+        try:
+            await r.load(given)
+            if given.moves_only_time:  # expired while it waited
+                r.without(given, given.place.outcome, given.place.reason or "")
+                return
+            answer = await r.shared.attempts.run(lambda: self._handle(given), ready=r.ready, rest=slot.rest)
+            r.answer(given, answer, "done" if isinstance(answer, Entry) else answer.outcome)
+        except NotYet as e:
+            self._wait(given, e, since)
+        except Fatal:
+            raise
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.reason
+            self._give_up(given, e)
+
+    def _handle(self, given: Input) -> Awaitable[Any]:
+        return self.stage.handle(given.record, self.r.look)
+
+    def _wait(self, given: Input, missing: NotYet, since: int) -> None:
+        r = self.r
+        deadline_ms = given.deadline_ms or round((r.now() + missing.within_s) * 1000)
+        if r.now() * 1000 >= deadline_ms:
+            r.without(given, "skipped", missing.reason, self._otherwise(given, "skipped", missing.reason))
+            return
+        r.park(given, deadline_ms)
+        r.let_go(given)
+        r.waits.wait(missing, since=since, deadline_ms=deadline_ms, again=lambda: self._begin(given))
+
+    def _give_up(self, given: Input, error: Exception) -> None:
+        r = self.r
+        reason = r.reason(error)
+        r.bury(given, error if isinstance(error, Rejected) else Rejected(reason))
+        r.without(given, "failed", reason, self._otherwise(given, "failed", reason))
+
+    def _otherwise(self, given: Input, outcome: Any, reason: str) -> Record | None:
+        return self.stage.otherwise(given.record, outcome, reason) if given.sequence.stream else None

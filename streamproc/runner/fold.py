@@ -1,0 +1,315 @@
+"""Fold: one row after the other per stream, in index order.
+
+Every record is parked as it comes; what is in order leaves again, mostly before the landing that would have written it.
+A row is what every joined service says of an index. Who says nothing is waited for, with two exceptions: a writer that
+lands in order and is further already (its record has expired), and, for feeds, one that is `join_wait` of stream time late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamproc import messages
+from streamproc.errors import Fatal, NotYet, Rejected
+from streamproc.messages import Outcome, Record, Source
+from streamproc.runner.book import NOTHING, Standing, raw
+from streamproc.runner.inputs import Input, Place
+from streamproc.runner.slots import Slot
+from streamproc.runner.speech import bare
+from streamproc.stage import Fold, Row
+from streamproc.topics import topic
+
+if TYPE_CHECKING:
+    from streamproc.runner.runner import Runner
+
+
+@dataclass(slots=True)
+class Heads:
+    """What stands at the next index of a lane: services that have spoken, and what stands in for those that have not."""
+
+    spoken: dict[str, Input]
+    absent: dict[str, tuple[str, int]]
+    """Service → (reason, until)."""
+    until: int
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One sequence's root in one stream: what waits, and whether somebody works on it."""
+
+    stream: str
+    generation: int
+    root: str
+    index: int
+    waiting: dict[str, dict[int, Input]] = field(default_factory=dict)
+    """Service → index at which it has its turn → input."""
+    busy: bool = False
+    stopped: bool = False
+    """A row waits for a table: nothing moves before."""
+    latest_ms: int = 0
+    """How far stream time has come, by what was read."""
+
+    def sequence(self, service: str) -> messages.Sequence:
+        return messages.Sequence(service, self.root, self.stream, self.generation)
+
+    def add(self, given: Input) -> None:
+        turn = max(given.index, self.index)  # a range may begin before and reach beyond
+        self.waiting.setdefault(given.sequence.service, {})[turn] = given
+        self.latest_ms = max(self.latest_ms, given.place.start_ms)
+
+    def beyond(self) -> int | None:
+        """The next index at which anybody says something."""
+        return min((min(w) for w in self.waiting.values() if w), default=None)
+
+    def pass_to(self, index: int) -> list[Input]:
+        """The lane stands at `index` now; who has nothing more to say leaves, ranges that reach beyond stay."""
+        left = []
+        for waiting in self.waiting.values():
+            for turn in sorted(t for t in waiting if t < index):
+                given = waiting.pop(turn)
+                if given.until > index:
+                    waiting[index] = given
+                else:
+                    left.append(given)
+        self.index = index
+        return left
+
+
+class FoldWay:
+    """The lanes of one lease."""
+
+    def __init__(self, runner: Runner, stage: Fold) -> None:
+        self.r, self.stage = runner, stage
+        self._lanes: dict[tuple[str, int, str], Lane] = {}
+        self._busy = 0
+        self._stopped = False
+
+    @property
+    def idle(self) -> bool:
+        return self._busy == 0
+
+    @property
+    def backlog(self) -> int:
+        return 0  # parked records are bounded by pacing and join_wait; a cap here would deadlock a join
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def admit(self, given: Input) -> None:
+        source = self.r.find_source(given)
+        if source is None or given.sequence.service not in self.stage.joins(source):
+            self.r.pass_over(given)
+            return
+        lane = self._lane(given, source)
+        if given.until <= lane.index:
+            self.r.counts.late += 1  # its row went without it
+            self.r.settle(given)
+            return
+        if given.at not in self.r.book.parked:
+            self.r.park(given, None)
+        lane.add(given)
+        heads = self._poke(lane)
+        if heads is None or given not in heads.spoken.values():
+            given.let_go()  # not its turn yet: large ones are read again when it is
+        self.r.intake.let_go(given)
+
+    def resume(self, given: Input) -> None:
+        self.admit(given)
+
+    def _lane(self, given: Input, source: Source) -> Lane:
+        place = given.place
+        key = (place.stream, place.generation, place.root)
+        lane = self._lanes.get(key)
+        if lane is None:
+            standing = self.r.book.places.get(key)
+            index = standing.index if standing else self.r.look.first_named(source, self.r.service)
+            if not standing:
+                self.r.book.covers_from(given.place, index)
+            lane = self._lanes[key] = Lane(*key, index)
+        return lane
+
+    def _poke(self, lane: Lane) -> Heads | None:
+        """Begin to work on a lane that has a row; what is at hand for it is returned."""
+        if lane.busy or lane.stopped or self._stopped or not (heads := self._heads(lane)):
+            return None
+        lane.busy = True
+        self._busy += 1
+        self.r.spawn(lambda: self._work(lane))
+        return heads
+
+    async def _work(self, lane: Lane) -> None:
+        try:
+            while not (self._stopped or lane.stopped) and (heads := self._heads(lane)):
+                async with self.r.shared.slots.one() as slot:
+                    await self._fold(lane, heads, slot)
+        finally:
+            lane.busy = False
+            self._busy -= 1
+            self.r.eased.set()
+        self._poke(lane)  # something may have come between the last look and here
+
+    # rows
+
+    def _heads(self, lane: Lane) -> Heads | None:
+        """The next row, if everyone who is named has spoken, or is known never to."""
+        while True:
+            spoken = {s: w[lane.index] for s, w in lane.waiting.items() if lane.index in w}
+            beyond = lane.beyond()
+            if beyond is None:
+                return None
+            source = self._source(lane, spoken)
+            if source is None:
+                return None
+            if spoken or self.r.service in source.services:
+                break
+            # Nobody owes anything here: this service was not named under the revision in force.
+            named = [
+                s.from_index
+                for s in self.r.look.revisions(lane.stream, lane.generation)
+                if self.r.service in s.services
+            ]
+            lane.pass_to(min((i for i in named if i > lane.index), default=beyond))
+        return self._complete(lane, spoken, source)
+
+    def _source(self, lane: Lane, spoken: dict[str, Input]) -> Source | None:
+        for given in spoken.values():
+            return self.r.find_source(given)
+        return self.r.look.in_force(lane.stream, lane.generation, lane.index)
+
+    def _complete(self, lane: Lane, spoken: dict[str, Input], source: Source) -> Heads | None:
+        absent: dict[str, tuple[str, int]] = {}
+        for service in self.stage.joins(source):
+            if service not in spoken:
+                found = self._absence(lane, service, spoken, source)
+                if found is None:
+                    return None
+                absent[service] = found
+        ends = [g.until for g in spoken.values()] + [until for _, until in absent.values()]
+        return Heads(spoken, absent, min(ends)) if ends else None
+
+    def _absence(self, lane: Lane, service: str, spoken: dict[str, Input], source: Source) -> tuple[str, int] | None:
+        """Why nothing will come of a service for the index in turn, and up to where; None: wait."""
+        further = min(lane.waiting.get(service, ()), default=None)
+        if service == lane.root and further is not None:
+            self.r.counts.expired += further - lane.index
+            return "expired", further
+        if source.live and source.join_wait_s is not None and spoken:
+            here_ms = min(g.place.start_ms for g in spoken.values())
+            if lane.latest_ms - here_ms >= source.join_wait_s * 1000:
+                self.r.counts.late += 1
+                return "late", lane.index + 1
+        return None
+
+    def _row(self, lane: Lane, heads: Heads, source: Source) -> Row:
+        narrow = min(heads.spoken.values(), key=lambda g: g.until - g.index, default=None)
+        p = narrow.place if narrow else Place(lane.sequence(""), lane.index, heads.until, source.revision)
+        index, until = lane.index, heads.until
+        start_ms, end_ms = p.start_ms, p.end_ms
+        if narrow is None or (narrow.index, narrow.until) != (index, until):
+            grid = source.grid if source.grid.root == lane.root else None
+            if grid:
+                start_ms, end_ms = grid.starts_ms(index), grid.starts_ms(until)
+        of: dict[str, Record] = {}
+        for service in sorted([*heads.spoken, *heads.absent]):
+            if given := heads.spoken.get(service):
+                of[service] = self._record(given)
+            else:
+                reason = heads.absent[service][0]
+                place = Place(lane.sequence(service), index, until, source.revision, start_ms, end_ms, p.utc)
+                of[service] = Record.of(place, service=service, outcome="skipped", reason=reason)
+        return Row(lane.root, lane.stream, lane.generation, source.revision, index, until, start_ms, end_ms, p.utc, of)
+
+    # folding
+
+    async def _fold(self, lane: Lane, heads: Heads, slot: Slot) -> None:
+        r = self.r
+        since = r.waits.moment()
+        for given in heads.spoken.values():
+            await r.load(given)
+        source = self._source(lane, heads.spoken)
+        assert source is not None, "heads were made with it"
+        row = self._row(lane, heads, source)
+        standing = r.book.places.get((lane.stream, lane.generation, lane.root)) or Standing(lane.index, 0, NOTHING)
+        state = msgspec.msgpack.decode(standing.state, type=self.stage.State)
+        outcome: Outcome = "done" if row.ended else row.outcome
+        try:
+            records, state = await r.shared.attempts.run(
+                lambda: self.stage.fold(row, state, r.look), ready=r.ready, rest=slot.rest
+            )
+            self._emit(lane, heads, row, standing, records, state, outcome)
+        except NotYet as e:
+            self._not_yet(lane, heads, row, standing, state, e, since)
+        except Fatal:
+            raise
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.reason
+            reason = r.reason(e)
+            for given in heads.spoken.values():
+                if given.place.outcome == "done":
+                    r.bury(given, e if isinstance(e, Rejected) else Rejected(reason))
+            records, state = self.stage.otherwise(row, state, "failed", reason)
+            self._emit(lane, heads, row, standing, records, state, "failed")
+
+    def _record(self, given: Input) -> Record:
+        if isinstance(given.record, Record):
+            return given.record
+        p = given.place  # it only moves time: its bytes were let go of, or expired while it was parked
+        return bare(given.at[0], p, service=given.sequence.service, outcome=p.outcome, reason=p.reason, count=p.count)
+
+    def _not_yet(
+        self, lane: Lane, heads: Heads, row: Row, standing: Standing, state: Any, missing: NotYet, since: int
+    ) -> None:
+        r = self.r
+        deadline_ms = standing.deadline_ms or round((r.now() + missing.within_s) * 1000)
+        if r.now() * 1000 >= deadline_ms:
+            records, state = self.stage.otherwise(row, state, "skipped", missing.reason)
+            self._emit(lane, heads, row, standing, records, state, "skipped")
+            return
+        if standing.deadline_ms is None:
+            waiting = Standing(lane.index, standing.number, standing.state, deadline_ms)
+            r.book.fold(lane.stream, lane.generation, lane.root, waiting)
+        lane.stopped = True
+
+        def again() -> None:
+            lane.stopped = False
+            self._poke(lane)
+
+        r.waits.wait(missing, since=since, deadline_ms=deadline_ms, again=again)
+
+    def _emit(
+        self,
+        lane: Lane,
+        heads: Heads,
+        row: Row,
+        standing: Standing,
+        records: Sequence[Record],
+        state: Any,
+        outcome: Outcome,
+    ) -> None:
+        r, number = self.r, standing.number
+        parent = next((g.parent for g in heads.spoken.values()), None)
+        writes = topic(self.stage.writes[0])
+        entries = []
+        for record in records:
+            sub = (str(number),) if writes.compacted else ()
+            entries.append(r.speech.say(record, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
+            number += 1
+        if row.ended:
+            assert writes.record is not None, "a fold writes records"
+            ended = writes.record.of(row, count=number, until_index=None)  # type: ignore[union-attr]  # coverage is no stage's to write
+            sub = ("ended",) if writes.compacted else ()
+            entries.append(r.speech.say(ended, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
+        packed = raw(state)
+        # Nothing above may be undone, nothing below may fail: from here on the row has happened.
+        for entry in entries:
+            r.book.emit(entry)
+        r.counts.records_out += len(entries)
+        r.counts.failed += outcome == "failed"
+        r.counts.skipped += outcome == "skipped"
+        r.book.fold(lane.stream, lane.generation, lane.root, Standing(heads.until, number, packed))
+        r.book.cover(row, outcome, self._source(lane, heads.spoken))
+        for given in lane.pass_to(heads.until):
+            r.settle(given)

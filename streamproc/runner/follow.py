@@ -1,0 +1,156 @@
+"""Follow: one run per stream of the newest version of its source.
+
+The cursor belongs to stream and generation and outlives its run: a version that comes later goes on from it, also from
+the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamproc.errors import Fatal, NotYet, Rejected, Retryable
+from streamproc.messages import Record, Source
+from streamproc.runner.book import NOTHING, Run, raw
+from streamproc.runner.inputs import Input
+from streamproc.runner.look import PATIENCE_S, source_key
+from streamproc.runner.pace import Paced
+from streamproc.stage import Follow
+from streamproc.wire import topic_of
+
+if TYPE_CHECKING:
+    from streamproc.runner.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+class FollowWay:
+    """The runs of one lease."""
+
+    def __init__(self, runner: Runner, stage: Follow, look: Paced) -> None:
+        self.r, self.stage, self.look = runner, stage, look
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._stopped = False
+        for stream, run in self.r.book.runs.items():
+            if not run.over:
+                self._start(stream)
+
+    @property
+    def idle(self) -> bool:
+        return True  # a run may be cut anywhere: what it has yielded lands, the rest is made again
+
+    @property
+    def backlog(self) -> int:
+        return 0
+
+    def stop(self) -> None:
+        self._stopped = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    def admit(self, given: Input) -> None:
+        r, book = self.r, self.r.book
+        assert isinstance(given.record, Source), "a Follow reads a table of sources"
+        newest = given.record
+        run = book.runs.get(newest.stream)
+        r.settle(given)
+        if run and (newest.generation, newest.revision) <= (run.generation, run.revision):
+            return  # an older version, read again
+        same = run is not None and run.generation == newest.generation
+        cursor, over = (run.cursor, run.over) if run and same else (NOTHING, False)
+        book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over))
+        if not over:
+            self._start(newest.stream)
+
+    def resume(self, given: Input) -> None:
+        self.admit(given)
+
+    def _start(self, stream: str) -> None:
+        if self._stopped:
+            return
+        before = self._tasks.get(stream)
+        if before is not None:
+            before.cancel()
+        self._tasks[stream] = self.r.spawn(lambda: self._run(stream, before))
+
+    async def _run(self, stream: str, before: asyncio.Task[Any] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])  # two runs of one stream would both move its cursor
+        failures = 0
+        while not self.r.book.runs[stream].over:
+            began = self.r.book.runs[stream]
+            try:
+                await self._once(stream, began)
+            except Retryable as e:
+                moved = self.r.book.runs[stream] is not began
+                failures = 1 if moved else failures + 1
+                log.warning("%s: %s: %s; going on from its cursor", self.r.service, stream, e)
+                await asyncio.sleep(self.r.shared.circuit.backoff.wait_s(failures, self.r.shared.rng))
+            except NotYet as e:
+                await self._key(e)
+            except Fatal:
+                raise
+            except Exception as e:  # noqa: BLE001  # the runner's one place for what a run may raise: see Runner.reason
+                self._give_up(stream, e)
+
+    async def _once(self, stream: str, began: Run) -> None:
+        r = self.r
+        source = r.look.find(stream, began.generation, began.revision)
+        if source is None:
+            key = source_key(stream, began.generation, began.revision)
+            raise NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
+        cursor = msgspec.msgpack.decode(began.cursor, type=self.stage.Cursor) if began.cursor != NOTHING else None
+        async with aclosing(self.stage.run(source, cursor, self.look)) as steps:  # type: ignore[type-var]  # an async generator by contract
+            async for records, cursor in steps:
+                self._yielded(source, records, cursor, over=False)
+                await self._landable()
+        self._yielded(source, (), cursor, over=True)
+
+    def _yielded(self, source: Source, records: Sequence[Record], cursor: Any, *, over: bool) -> None:
+        r = self.r
+        entries = []
+        for record in records:
+            sub = (f"{record.generation}.{record.revision}",) if isinstance(record, Source) else ()
+            entries.append(
+                r.speech.say(record, root=r.service, index=record.index, until=record.until, parent=None, sub=sub)
+            )
+        packed = raw(cursor)
+        # Nothing above may be undone, nothing below may fail: from here on the step has happened.
+        for entry, record in zip(entries, records, strict=True):
+            r.book.emit(entry)
+            if topic_of(type(record)).name == self.stage.writes[0]:
+                r.book.cover(msgspec.structs.replace(record, root=r.service), record.outcome, source)
+        r.counts.records_out += len(entries)
+        r.book.run(source.stream, Run(source.generation, source.revision, packed, over))
+
+    async def _landable(self) -> None:
+        """Back when what has been yielded and not landed is within bounds."""
+        r, bounds = self.r, self.r.shared.bounds
+        while r.book.size >= bounds.unlanded or r.book.output_bytes >= bounds.in_flight_bytes // 4:
+            await r.landings.next_end()
+
+    async def _key(self, missing: NotYet) -> None:
+        came = asyncio.Event()
+        r = self.r
+        deadline_ms = round((r.now() + missing.within_s) * 1000)
+        r.waits.wait(missing, since=r.waits.moment(), deadline_ms=deadline_ms, again=came.set)
+        await came.wait()
+
+    def _give_up(self, stream: str, error: Exception) -> None:
+        r, run = self.r, self.r.book.runs[stream]
+        reason = r.reason(error)
+        source = r.look.find(stream, run.generation, run.revision)
+        stored = r.look.tables.stored("sources", source_key(stream, run.generation, run.revision))
+        assert source is not None, "a run begins with its source"
+        assert stored is not None, "and so with its bytes"
+        log.error("%s: %s: %s", r.service, stream, reason)
+        r.counts.dead += 1
+        r.book.emit(r.speech.dead(stored, error if isinstance(error, Rejected) else Rejected(reason)))
+        cursor = msgspec.msgpack.decode(run.cursor, type=self.stage.Cursor) if run.cursor != NOTHING else None
+        records, cursor = self.stage.otherwise(source, cursor, reason)
+        self._yielded(source, records, cursor, over=True)

@@ -1,0 +1,213 @@
+"""Reading: fetch, parse, drop what has been taken, pass over what is not ours, hand the rest to its way.
+
+Intake is what back-pressure holds up. It stops at any bound and goes on when something eases; it drops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from streamproc import wire
+from streamproc.errors import Expired, NotYet, Rejected, Retryable, Unparseable
+from streamproc.messages import Record, Sequence, Source
+from streamproc.runner.inputs import Input, Place
+from streamproc.runner.look import PATIENCE_S, source_key
+from streamproc.runner.speech import bare
+from streamproc.stage import Each
+from streamproc.topics import topic
+from streamproc.wire import Stored
+
+if TYPE_CHECKING:
+    from streamproc.runner.runner import Runner
+
+log = logging.getLogger(__name__)
+
+FETCH_WAIT_S = 0.5
+
+
+class Intake:
+    """Of one lease."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.r = runner
+        self.held_bytes = 0
+        self._held: dict[int, int] = {}
+        self._expected: dict[Sequence, int] = {}
+        """Writers that number their own sequence land it in order: a jump is a hole. The next index of each."""
+
+    async def run(self) -> None:
+        bounds = self.r.shared.bounds
+        while True:
+            await self._room()
+            try:
+                batch = await self.r.lease.fetch(
+                    max_records=bounds.batch, max_bytes=max(1, bounds.in_flight_bytes // 8), wait_s=FETCH_WAIT_S
+                )
+            except Expired as e:
+                # What is behind the hole tells which numbers are missing, where its writer lands in order.
+                self.r.counts.expired += e.begin - e.wanted
+                log.error("%s: %s; reading goes on at %d", self.r.service, e, e.begin)  # noqa: TRY400  # the cause says it all
+                continue
+            for stored in batch:
+                await self._admit(stored)
+
+    async def _room(self) -> None:
+        """Back when all bounds allow another fetch."""
+        r, bounds = self.r, self.r.shared.bounds
+        while True:
+            r.eased.clear()
+            if not r.shared.circuit.takes_in:
+                await r.shared.circuit.changed()
+                continue
+            ahead = max((p.next - p.base for p in r.book.progress.values()), default=0)
+            if (
+                r.way.backlog < max(bounds.batch, bounds.calls)
+                and ahead < bounds.window
+                and r.book.size < bounds.unlanded
+                and not (r.shared.load.full and self.held_bytes)
+            ):
+                return
+            await r.eased.wait()
+
+    # one record
+
+    async def _admit(self, stored: Stored) -> None:
+        r = self.r
+        r.counts.records_in += 1
+        r.book.read(stored.topic, stored.offset)
+        given, error = await self.parse(stored)
+        if self._again(given):
+            r.counts.duplicate += 1
+            r.book.done(given.at)
+            return
+        if error is not None:
+            log.error("%s: %s[%d]@%d: %s", r.service, stored.topic, stored.partition, stored.offset, error)
+            r.bury(given, error)
+        in_order = given.sequence.service == given.sequence.root and not topic(stored.topic).compacted
+        if in_order and isinstance(r.stage, Each):  # a fold sees holes in its rows
+            self._look_for_a_hole(given)
+        self._hold(given)
+        if not given.sequence.stream:
+            if error is None:
+                r.way.admit(given)
+            else:
+                r.settle(given)  # nothing in it says whose number it is: the dead letter is all there can be
+        elif isinstance(given.record, Source):
+            self._dispatch(given, given.record)
+        elif (source := r.find_source(given)) is None:
+            self.await_source(given)
+        else:
+            self._dispatch(given, source)
+
+    def _again(self, given: Input) -> bool:
+        """Its number has been taken, or is in somebody's hands: a torn upstream, or read again after a takeover."""
+        return (given.sequence, given.index) in self.r.in_hand or self.r.book.taken(
+            given.sequence, given.index, given.until
+        )
+
+    def _dispatch(self, given: Input, source: Source) -> None:
+        if self.r.service in source.services:
+            self.r.way.admit(given)
+        else:
+            self.r.pass_over(given)
+
+    async def parse(self, stored: Stored) -> tuple[Input, Rejected | None]:
+        """The input, and why it could not be parsed: then it is a failed one, or, if nothing tells its number, a bare one."""
+        kind = topic(stored.topic)
+        try:
+            if self.r.claims and stored.header("claim"):
+                stored = await self._checked_out(stored)
+            return (Input.bare(stored) if kind.record is None else Input.of(stored, wire.decode(kind, stored))), None
+        except Rejected as e:
+            return self._unparseable(stored, e), e
+
+    async def _checked_out(self, stored: Stored) -> Stored:
+        """The payload behind a claim check; a store that is out of reach is waited for, nothing else can go on anyway."""
+        assert self.r.claims is not None
+        while True:
+            try:
+                return await self.r.claims.check_out(stored)
+            except Retryable as e:
+                log.warning("%s: %s", self.r.service, e)
+                await self.r.pause()
+
+    def _unparseable(self, stored: Stored, error: Rejected) -> Input:
+        if not (whose := wire.identify(stored)):
+            return Input.bare(stored)
+        sequence, index = whose
+        force = self.r.look.in_force(sequence.stream, sequence.generation, index)
+        reason = "unparseable" if isinstance(error, Unparseable) else str(error)
+        place = Place(sequence, index, index + 1, force.revision if force else 0, outcome="failed", reason=reason)
+        record = bare(stored.topic, place, service=sequence.service, outcome="failed", reason=reason)
+        return Input((stored.topic, stored.offset), sequence, index, index + 1, stored, record, record, stored.size)
+
+    def await_source(self, given: Input) -> None:
+        """Not yet: this process has not heard of the revision it was made under."""
+        r, p = self.r, given.place
+        if given.deadline_ms is None:
+            given.deadline_ms = round((r.now() + PATIENCE_S) * 1000)
+        r.in_hand.add((given.sequence, given.index))
+        if given.at not in r.book.parked:
+            r.park(given, given.deadline_ms)
+        r.let_go(given)
+        key = source_key(p.stream, p.generation, p.revision)
+        missing = NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
+
+        def again() -> None:
+            source = r.find_source(given)
+            if source is not None and r.service not in source.services:
+                r.pass_over(given)
+            elif source is not None:
+                r.way.resume(given)
+            else:
+                r.bury(given, missing)
+                r.without(given, "failed", missing.reason)
+
+        r.waits.wait(missing, since=r.waits.moment(), deadline_ms=given.deadline_ms, again=again)
+
+    # holes
+
+    def _look_for_a_hole(self, given: Input) -> None:
+        """Numbers that were never read although a later one was: they have expired. Owed ones are skipped, with the reason."""
+        r, sequence = self.r, given.sequence
+        expected = self._expected.get(sequence)
+        if expected is None:
+            expected = r.book.guard_end(sequence)
+        self._expected[sequence] = max(expected, given.until)
+        for lo, hi in r.book.untaken(sequence, expected, given.index) if given.index > expected else ():
+            for a, b, source in self._by_revision(sequence, lo, hi):
+                r.counts.expired += b - a
+                grid = source.grid if source.grid.root == sequence.root else None
+                start = grid.starts_ms(a) if grid else given.place.start_ms
+                end = grid.starts_ms(b) if grid else given.place.start_ms
+                place = Place(sequence, a, b, source.revision, start, end, None, "skipped", "expired")
+                record: Record = bare(given.at[0], place, service=sequence.service, outcome="skipped", reason="expired")
+                hole = Input((given.at[0], -1 - a), sequence, a, b, None, record, record)
+                self._dispatch(hole, source)
+
+    def _by_revision(self, sequence: Sequence, lo: int, hi: int) -> list[tuple[int, int, Source]]:
+        """[lo, hi) cut where revisions begin, each part with the source in force there."""
+        revisions = self.r.look.revisions(sequence.stream, sequence.generation)
+        cuts = sorted({lo, hi, *(s.from_index for s in revisions if lo < s.from_index < hi)})
+        parts = []
+        for a, b in pairwise(cuts):
+            source = self.r.look.in_force(sequence.stream, sequence.generation, a)
+            if source is not None:
+                parts.append((a, b, source))
+        return parts
+
+    # bytes in hand
+
+    def _hold(self, given: Input) -> None:
+        self._held[id(given)] = given.size
+        self.held_bytes += given.size
+        self.r.shared.load.add(given.size)
+
+    def let_go(self, given: Input) -> None:
+        """Its bytes are no longer held."""
+        size = self._held.pop(id(given), 0)
+        self.held_bytes -= size
+        self.r.shared.load.sub(size)
+        self.r.eased.set()

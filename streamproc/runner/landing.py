@@ -1,0 +1,107 @@
+"""Landing: as soon as there is something to land and the last one has ended. Batches form by themselves.
+
+An end that nobody saw is found out, never guessed: the lease is renewed (which fences whatever is still under way) and
+the serial that lands with every landing says whether this one has. Calls are not made again for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from streamproc.bus.contract import Landing
+from streamproc.errors import DiskFull, Fenced, Retryable, Unreachable, UnseenEnd
+from streamproc.topics import topic
+
+if TYPE_CHECKING:
+    from streamproc.runner.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+class Landings:
+    """Of one lease."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.r = runner
+        self.under_way: Landing | None = None
+        self._landed = asyncio.Event()
+
+    async def run(self) -> None:
+        dirty = self.r.book.dirty
+        while True:
+            await dirty.wait()
+            for _ in range(3):
+                await asyncio.sleep(0)  # what is in order leaves before it would be written as parked
+            await self._land(self.r.book.cut())
+
+    async def flush(self) -> None:
+        """Back when everything that is in the book now has landed."""
+        while self.under_way is not None or self.r.book.dirty.is_set():
+            self._landed.clear()
+            await self._landed.wait()
+
+    async def next_end(self) -> None:
+        """Back when a landing has ended."""
+        self._landed.clear()
+        await self._landed.wait()
+
+    async def _land(self, landing: Landing) -> None:
+        r, loop = self.r, asyncio.get_running_loop()
+        self.under_way = landing
+        began = loop.time()
+        await self._check_in(landing)
+        while True:
+            try:
+                await r.lease.land(landing)
+            except UnseenEnd as e:
+                r.counts.unseen_ends += 1
+                log.warning("%s[%d]: %s; looking whether it landed", r.service, r.lease.partition, e)
+                await self._renewed()
+                if r.lease.serial == landing.serial:
+                    break
+                if r.lease.serial != landing.serial - 1:
+                    raise Fenced(
+                        f"{r.service}[{r.lease.partition}]: serial {r.lease.serial} has landed where "
+                        f"{landing.serial - 1} or {landing.serial} was expected: somebody else owns the lease"
+                    ) from e
+            except (DiskFull, Unreachable) as e:
+                log.error("%s[%d]: %s. Nothing landed; trying again", r.service, r.lease.partition, e)  # noqa: TRY400  # the cause says it all
+                await r.pause()
+            else:
+                break
+        self._account(landing, loop.time() - began)
+
+    async def _check_in(self, landing: Landing) -> None:
+        """Payloads too large for their topic go to the store first: a claim never lands before what it stands for."""
+        claims = self.r.claims
+        for i, entry in enumerate(landing.outputs) if claims else ():
+            limit = topic(entry.topic).max_bytes
+            while entry.size > limit and claims:
+                try:
+                    entry = landing.outputs[i] = await claims.check_in(entry, limit)  # noqa: PLW2901  # the loop's condition is about the new one
+                except Retryable as e:
+                    log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
+                    await self.r.pause()
+
+    async def _renewed(self) -> None:
+        """Fenced if the lease is no longer ours; an unreachable bus is waited for."""
+        while True:
+            try:
+                await self.r.lease.renew()
+            except Retryable as e:
+                log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
+                await self.r.pause()
+            else:
+                return
+
+    def _account(self, landing: Landing, seconds: float) -> None:
+        counts = self.r.counts
+        counts.landings += 1
+        counts.landed_bytes += sum(e.size for e in landing.outputs)
+        if len(counts.landing_s) < 10_000:  # nobody looks: keep what is there
+            counts.landing_s.append(seconds)
+        self.under_way = None
+        self._landed.set()
+        self.r.eased.set()

@@ -1,0 +1,116 @@
+"""What handlers look up: tables of their partition, parsed once a record, and who waits for which key.
+
+A table record that does not parse leaves the old one in force and is reported; a handler never sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from streamproc import wire
+from streamproc.bus.contract import Bus, Table
+from streamproc.errors import NotYet, Unparseable
+from streamproc.messages import Placed, Source
+from streamproc.topics import key_of, topic
+from streamproc.wire import Stored
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 300.0
+"""How long a record waits for its source to be heard of. Tables are followed within milliseconds; this is for broken ones."""
+
+
+def source_key(stream: str, generation: int, revision: int) -> str:
+    return key_of(stream, f"{generation}.{revision}").decode()
+
+
+class Tables:
+    """The tables of one partition."""
+
+    def __init__(self, tables: dict[str, Table], stops: list[Callable[[], None]]) -> None:
+        self._tables, self._stops = tables, stops
+        self._parsed: dict[tuple[str, bytes], tuple[Stored, Any]] = {}
+        self.unparseable = 0
+
+    @classmethod
+    async def open(cls, bus: Bus, topics: tuple[str, ...], partition: int, heard: Callable[[Stored], None]) -> Tables:
+        tables = {name: await bus.follow(name, partition) for name in topics}
+        return cls(tables, [table.on_change(heard) for table in tables.values()])
+
+    def close(self) -> None:
+        for stop in self._stops:
+            stop()
+
+    def stored(self, name: str, key: str) -> Stored | None:
+        return self._tables[name].get(key.encode())
+
+    def get(self, name: str, key: str) -> Any | None:
+        stored = self._tables[name].get(key.encode())
+        return self._parse(stored) if stored is not None and stored.value is not None else None
+
+    def under(self, name: str, prefix: str) -> list[Any]:
+        parsed = [self._parse(s) for s in self._tables[name].under(prefix.encode()) if s.value is not None]
+        return [record for record in parsed if record is not None]
+
+    def _parse(self, stored: Stored) -> Any | None:
+        at = (stored.topic, stored.key)
+        before = self._parsed.get(at)
+        if before is not None and before[0] is stored:
+            return before[1]
+        try:
+            record = wire.decode(topic(stored.topic), stored)
+        except Unparseable as e:
+            record = before[1] if before else None
+            self.unparseable += 1
+            kept = "the one before stays in force" if before else "there is none before it"
+            log.error("%s[%d]@%d: %s; %s", stored.topic, stored.partition, stored.offset, e, kept)  # noqa: TRY400  # the cause says it all
+        self._parsed[at] = (stored, record)
+        return record
+
+
+class Look:
+    """The `stage.Look` of one lease, and a little more that only the runner needs."""
+
+    def __init__(self, tables: Tables, service: str) -> None:
+        self.tables, self.service = tables, service
+
+    def source(self, record: Placed) -> Source:
+        found = self.find(record.stream, record.generation, record.revision)
+        if found is None:
+            key = source_key(record.stream, record.generation, record.revision)
+            raise NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
+        return found
+
+    def get(self, topic: str, stream: str, *sub: str) -> Any | None:
+        return self.tables.get(topic, key_of(stream, *sub).decode())
+
+    def find(self, stream: str, generation: int, revision: int) -> Source | None:
+        found: Source | None = self.tables.get("sources", source_key(stream, generation, revision))
+        return found
+
+    def in_force(self, stream: str, generation: int, index: int) -> Source | None:
+        """The revision that an index is made under, as far as is known here."""
+        revisions = self.revisions(stream, generation)
+        return max((s for s in revisions if s.from_index <= index), key=lambda s: s.revision, default=None)
+
+    def revisions(self, stream: str, generation: int) -> list[Source]:
+        found: list[Source] = self.tables.under("sources", key_of(stream, f"{generation}.").decode())
+        return sorted(found, key=lambda s: s.revision)
+
+    def owed_from(self, source: Source, service: str) -> int:
+        """The first index of the revision that names a service, going back as far as it is named without a break."""
+        first = source
+        for before in reversed(
+            [s for s in self.revisions(source.stream, source.generation) if s.revision < source.revision]
+        ):
+            if service not in before.services:
+                break
+            first = before
+        return first.from_index if first.revision else 0
+
+    def first_named(self, source: Source, service: str) -> int:
+        """The first index at which any revision up to this one names a service."""
+        named = [s for s in self.revisions(source.stream, source.generation) if service in s.services]
+        return min((s.from_index if s.revision else 0 for s in named), default=source.from_index)

@@ -1,0 +1,83 @@
+"""Pacing: a writer of files and replays keeps at most so far ahead of the slowest running service that reads it.
+
+What each service has accounted for is read off the coverage table. Where a service is not running nobody waits for it:
+retention holds what it has not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from streamproc.bus.contract import Bus
+from streamproc.messages import Coverage, Source
+from streamproc.ranges import Ranges
+from streamproc.runner.cover import Accounted
+from streamproc.runner.look import Look, Tables
+from streamproc.wire import Stored
+
+RUNNING_FOR_S = 60.0
+"""A service counts as running for so long after it was last seen: a restart must not let a writer run away."""
+LOOK_EVERY_S = 1.0
+
+
+class Roster:
+    """Which services are running, as the bus knows; asked at most once a second, by whoever needs it."""
+
+    def __init__(self, bus: Bus, *, time: Callable[[], float]) -> None:
+        self._bus, self._time = bus, time
+        self._seen: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+
+    async def running(self, service: str) -> bool:
+        now = self._time()
+        if now - self._asked.get(service, float("-inf")) >= LOOK_EVERY_S:
+            self._asked[service] = now
+            if await self._bus.members(service):
+                self._seen[service] = now
+        return now - self._seen.get(service, float("-inf")) < RUNNING_FOR_S
+
+
+class Paced(Look):
+    """A `stage.Pace`: a look that also knows how far others are."""
+
+    def __init__(self, tables: Tables, service: str, *, writes: str, roster: Roster) -> None:
+        super().__init__(tables, service)
+        self._writes, self._roster = writes, roster
+        self._accounted: dict[tuple[str, int, str], Accounted] = {}
+        self._moved: dict[str, asyncio.Event] = {}
+        for record in tables.under("coverage", ""):
+            self._hear(record)
+
+    def heard(self, stored: Stored) -> None:
+        """Called for every record of every table followed."""
+        if stored.topic == "coverage" and stored.value is not None:
+            record = self.tables.get("coverage", stored.key.decode(errors="replace"))
+            if isinstance(record, Coverage):
+                self._hear(record)
+
+    def _hear(self, record: Coverage) -> None:
+        key = (record.stream, record.generation, record.service)
+        self._accounted.setdefault(key, Accounted()).hear(record)
+        if moved := self._moved.get(record.stream):
+            moved.set()
+
+    async def room(self, source: Source, index: int, *, ahead: int) -> None:
+        moved = self._moved.setdefault(source.stream, asyncio.Event())
+        while True:
+            moved.clear()
+            behind = [s for s in source.readers.get(self._writes, ()) if index >= self._base(source, s) + ahead]
+            if not behind or not [s for s in behind if await self._roster.running(s)]:
+                return
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await moved.wait()
+            except TimeoutError:
+                continue  # look again: a service may have gone
+
+    def _base(self, source: Source, service: str) -> int:
+        """The first index a service owes and has not accounted for."""
+        accounted = self._accounted.get((source.stream, source.generation, service))
+        taken = accounted.taken if accounted else Ranges()
+        first = self.owed_from(source, service)
+        return taken.base(first)

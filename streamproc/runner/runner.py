@@ -1,0 +1,310 @@
+"""One lease at work: intake, dispatch by kind of stage, landing; until it is drained, lost or fenced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from streamproc import wire
+from streamproc.bus.contract import Lease
+from streamproc.errors import Expired, Fatal, Fenced, Rejected
+from streamproc.messages import Outcome, Record, Source
+from streamproc.runner.book import At, Book, Parked
+from streamproc.runner.each import EachWay
+from streamproc.runner.fold import FoldWay
+from streamproc.runner.follow import FollowWay
+from streamproc.runner.inputs import Input, Place
+from streamproc.runner.intake import Intake
+from streamproc.runner.landing import Landings
+from streamproc.runner.look import Look, Tables
+from streamproc.runner.pace import Paced
+from streamproc.runner.shared import Shared
+from streamproc.runner.speech import Speech, bare
+from streamproc.runner.waits import Waits
+from streamproc.stage import Each, Fold, Follow
+from streamproc.topics import topic
+from streamproc.wire import Entry, Stored
+
+if TYPE_CHECKING:
+    from streamproc.bus.claims import Claims
+
+log = logging.getLogger(__name__)
+
+
+class Way(Protocol):
+    """How a kind of stage deals with its inputs."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way that a drain should wait for."""
+
+    @property
+    def backlog(self) -> int:
+        """Inputs admitted and not begun."""
+
+    def admit(self, given: Input) -> None:
+        """Take over an input that is new and ours."""
+
+    def resume(self, given: Input) -> None:
+        """Take over an input that was parked."""
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+
+
+class Runner:
+    """See the head of this file."""
+
+    def __init__(self, shared: Shared, lease: Lease, *, claims: Claims | None = None) -> None:
+        self.shared, self.lease, self.claims = shared, lease, claims
+        self.service, self.stage = shared.service, shared.stage
+        self.counts, self.now = shared.counts, shared.now
+        self.speech = Speech(
+            self.service, partitions=shared.bus.partitions, now=shared.now, rng=shared.rng, oversized=claims is not None
+        )
+        self.book = Book(self.service, version=self.stage.version, lease=lease, speak=self.speech.coverage)
+        self.waits = Waits(now=shared.now)
+        self.in_hand: set[tuple[Any, int]] = set()
+        """(sequence, index) handed out and without outcome: what a kill may cost."""
+        self.eased = asyncio.Event()
+        """Something got out of the way of intake."""
+        self.draining = asyncio.Event()
+        self.landings = Landings(self)
+        self.intake = Intake(self)
+        self.tasks: asyncio.TaskGroup
+        self.look: Look
+        self.way: Way
+
+    async def run(self) -> None:
+        """Until drained. Raises Fenced (in a group) when the lease is lost."""
+        tables = await Tables.open(self.shared.bus, self._tables(), self.lease.partition, self._heard)
+        quiet = self.shared.load.listen(self.eased.set)
+        self.look = self._look(tables)
+        try:
+            async with asyncio.TaskGroup() as self.tasks:
+                self.way = self._way()
+                jobs = [self.tasks.create_task(job()) for job in (self.landings.run, self._until_lost)]
+                await self._resume_parked()
+                jobs.append(intake := self.tasks.create_task(self.intake.run()))
+                await self.draining.wait()
+                intake.cancel()
+                await self._finish()
+                await self.landings.flush()
+                for job in jobs:
+                    job.cancel()
+        finally:
+            quiet()
+            tables.close()
+            self.waits.close()
+            self.shared.load.sub(self.intake.held_bytes)
+        await self.lease.release()
+
+    def drain(self) -> None:
+        """Stop intake, finish or give up within the deadline, land, release."""
+        self.draining.set()
+        self.eased.set()
+
+    def _tables(self) -> tuple[str, ...]:
+        names = ["sources", *self.stage.tables]
+        if isinstance(self.stage, Follow):
+            names.append("coverage")
+        return tuple(dict.fromkeys(names))
+
+    def _look(self, tables: Tables) -> Look:
+        if isinstance(self.stage, Follow):
+            return Paced(tables, self.service, writes=self.stage.writes[0], roster=self.shared.roster)
+        return Look(tables, self.service)
+
+    def _heard(self, stored: Stored) -> None:
+        self.waits.heard(stored)
+        if isinstance(look := getattr(self, "look", None), Paced):
+            look.heard(stored)
+
+    def _way(self) -> Way:
+        stage, look = self.stage, self.look
+        if isinstance(stage, Each):
+            return EachWay(self, stage)
+        if isinstance(stage, Fold):
+            return FoldWay(self, stage)
+        if isinstance(stage, Follow) and isinstance(look, Paced):
+            return FollowWay(self, stage, look)
+        raise Fatal(f"{self.service}: {type(self.stage).__name__} is none of Each, Fold, Follow")
+
+    async def _until_lost(self) -> None:
+        await self.lease.lost.wait()
+        raise Fenced(f"{self.service}[{self.lease.partition}]: the lease is lost")
+
+    async def _finish(self) -> None:
+        """What is under way gets its time; what is only queued is left for the next owner."""
+        self.way.stop()
+        deadline = asyncio.get_running_loop().time() + self.shared.bounds.drain_s
+        while not self.way.idle and asyncio.get_running_loop().time() < deadline:
+            self.eased.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.eased.wait()
+            except TimeoutError:
+                break
+
+    async def ready(self) -> None:
+        """Back when a call may start: nobody can have taken the lease yet."""
+        while not self.lease.fresh():
+            if self.lease.lost.is_set():
+                raise Fenced(f"{self.service}[{self.lease.partition}]: the lease is lost")
+            await asyncio.sleep(0.05)
+
+    # parked records
+
+    async def _resume_parked(self) -> None:
+        for at, parked in self.book:
+            given = await self._unparked(at, parked)
+            self.in_hand.add((given.sequence, given.index))
+            source = given.record if isinstance(given.record, Source) else self.find_source(given)
+            if source is None:
+                self.intake.await_source(given)
+            else:
+                self.way.resume(given)
+
+    async def _unparked(self, at: At, parked: Parked) -> Input:
+        name, offset = at
+        if parked.value is None:
+            stored = await self.reread(at)
+        else:
+            stored = Stored(
+                name,
+                self.lease.partition,
+                parked.key,
+                parked.value,
+                parked.headers,
+                offset=offset,
+                time_ms=parked.time_ms,
+            )
+        if stored is None:
+            return self._gone(at, parked)
+        given, _ = await self.intake.parse(stored)
+        given.deadline_ms = parked.deadline_ms
+        given.let_go()
+        return given
+
+    def _gone(self, at: At, parked: Parked) -> Input:
+        """It waited longer than its topic keeps records: its number is all that is left."""
+        self.counts.expired += 1
+        entry = Entry(at[0], self.lease.partition, parked.key, None, parked.headers)
+        whose = wire.identify(entry)
+        if whose is None:
+            raise Fatal(f"{at[0]}[{self.lease.partition}]@{at[1]}: parked without an id")
+        sequence, index = whose
+        place = Place(sequence, index, index + 1, outcome="skipped", reason="expired")
+        return Input(at, sequence, index, index + 1, None, None, place)
+
+    async def reread(self, at: At) -> Stored | None:
+        """A record's bytes once more; None where they have expired."""
+        name, offset = at
+        try:
+            found = await self.shared.bus.read(name, self.lease.partition, offset, max_records=1, max_bytes=1)
+        except Expired:
+            return None
+        if not found or found[0].offset != offset:
+            return None
+        return await self.claims.check_out(found[0]) if self.claims else found[0]
+
+    async def load(self, given: Input) -> None:
+        """The record in hand again where it was let go of. Expired ones become what they are."""
+        if given.record is not None or given.moves_only_time:
+            return
+        stored = await self.reread(given.at)
+        if stored is None:
+            self.counts.expired += 1
+            p = given.place
+            given.place = Place(
+                given.sequence, given.index, given.until, p.revision, p.start_ms, p.end_ms, p.utc, "skipped", "expired"
+            )
+            return
+        given.stored, given.record = stored, wire.decode(topic(given.at[0]), stored)
+
+    # outcomes
+
+    def find_source(self, given: Input) -> Source | None:
+        p = given.place
+        return self.look.find(p.stream, p.generation, p.revision)
+
+    def answer(self, given: Input, record: Any, outcome: Outcome) -> None:
+        """The one outcome of an input, under its own number, in this service's name."""
+        book = self.book
+        if isinstance(record, Entry):  # bare bytes
+            book.emit(record)
+        else:
+            for lo, hi in book.untaken(given.sequence, given.index, given.until) or [(given.index, given.until)]:
+                book.emit(self.speech.say(record, root=given.place.root, index=lo, until=hi, parent=given.parent))
+            book.cover(record, outcome, self.find_source(given))
+        self._count(outcome)
+        self.settle(given)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.counts.records_out += 1
+        if outcome == "failed":
+            self.counts.failed += 1
+        elif outcome == "skipped":
+            self.counts.skipped += 1
+
+    def settle(self, given: Input) -> None:
+        """Its number is taken and nothing is left to do for its offset."""
+        if not self.book.taken(given.sequence, given.index, given.until):
+            self.book.take(given.sequence, given.index, given.until)
+            self.book.done(given.at)
+        self.book.unpark(given.at, given.sequence.stream)
+        self.in_hand.discard((given.sequence, given.index))
+        self.intake.let_go(given)
+
+    def pass_over(self, given: Input) -> None:
+        self.counts.passed_over += 1
+        self.settle(given)
+
+    def without(self, given: Input, outcome: Outcome, reason: str, record: Record | None = None) -> None:
+        """An outcome with nothing but its reason; `count` of `ended` is passed on."""
+        if not given.sequence.stream:  # bare bytes, or what has no number: nothing follows from it
+            self._count(outcome)
+            self.settle(given)
+            return
+        if record is None:
+            record = bare(
+                self.stage.writes[0], given.place, outcome=outcome, reason=reason or None, count=given.place.count
+            )
+        self.answer(given, record, outcome)
+
+    def bury(self, given: Input, error: Exception) -> None:
+        """A dead letter for what failed for good; its outcome is another matter."""
+        self.counts.dead += 1
+        if given.stored is not None:
+            self.book.emit(self.speech.dead(given.stored, error))
+
+    def reason(self, error: Exception) -> str:
+        """For a record's `reason`. What no stage raises on purpose is a bug: told with its trace, treated as Rejected."""
+        if not isinstance(error, Rejected):
+            self.counts.bugs += 1
+            log.error("%s: %s is no error of ours", self.service, type(error).__name__, exc_info=error)
+            return f"{type(error).__name__}: {error}"
+        return str(error)
+
+    def park(self, given: Input, deadline_ms: int | None) -> None:
+        """It waits in the state from now on and counts as read."""
+        given.deadline_ms = deadline_ms
+        if given.at not in self.book.parked:
+            self.book.park(given.at, given.sequence.stream, given.parked())
+        if not self.book.taken(given.sequence, given.index, given.until):
+            self.book.take(given.sequence, given.index, given.until)
+            self.book.done(given.at)
+
+    def let_go(self, given: Input) -> None:
+        """Its turn is not now: free the bytes."""
+        given.let_go()
+        self.intake.let_go(given)
+
+    async def pause(self) -> None:
+        """Before something of the bus or the store is tried again."""
+        await asyncio.sleep(self.shared.circuit.backoff.wait_s(3, self.shared.rng))
+
+    def spawn(self, work: Callable[[], Any]) -> asyncio.Task[Any]:
+        return self.tasks.create_task(work())

@@ -1,0 +1,109 @@
+"""What all leases of one service in one process share: bounds, slots, the circuit, what is counted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamproc.bus.contract import Bus
+from streamproc.errors import Misconfigured
+from streamproc.runner.attempts import Attempts, Backoff, Circuit
+from streamproc.runner.pace import Roster
+from streamproc.runner.slots import Slots
+from streamproc.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Nothing in a runner grows without one of these."""
+
+    calls: int = 64
+    """In flight at once, over all leases of the service."""
+    in_flight_bytes: int = 256 * 2**20
+    """Of records in hand, over all leases."""
+    window: int = 4096
+    """Records read beyond the first that is not done, a lease: what is read again after a takeover."""
+    unlanded: int = 2000
+    """Results waiting for the landing under way, a lease; intake pauses there."""
+    batch: int = 500
+    """Records of one fetch."""
+    drain_s: float = 30.0
+    """What calls in flight get to finish when the service is told to stop."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise Misconfigured(f"bounds.{name} is {getattr(self, name)}; it must be above 0")
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the process began; read by whoever shows them."""
+
+    records_in: int = 0
+    records_out: int = 0
+    passed_over: int = 0
+    duplicate: int = 0
+    late: int = 0
+    dead: int = 0
+    skipped: int = 0
+    failed: int = 0
+    expired: int = 0
+    bugs: int = 0
+    landings: int = 0
+    landed_bytes: int = 0
+    unseen_ends: int = 0
+    fenced: int = 0
+    landing_s: list[float] = field(default_factory=list)
+    """The last landings' durations; whoever shows them empties the list."""
+
+
+class Load:
+    """Bytes of records in hand, over all leases."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self._listeners: dict[int, Callable[[], None]] = {}
+
+    @property
+    def full(self) -> bool:
+        return self.bytes >= self.limit
+
+    def listen(self, eased: Callable[[], None]) -> Callable[[], None]:
+        self._listeners[id(eased)] = eased
+        return lambda: self._listeners.pop(id(eased), None) and None
+
+    def add(self, size: int) -> None:
+        self.bytes += size
+
+    def sub(self, size: int) -> None:
+        was_full = self.full
+        self.bytes -= size
+        if was_full and not self.full:
+            for eased in list(self._listeners.values()):
+                eased()
+
+
+class Shared:
+    """One service in this process."""
+
+    def __init__(
+        self,
+        service: str,
+        stage: Stage,
+        bus: Bus,
+        *,
+        bounds: Bounds,
+        backoff: Backoff,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.service, self.stage, self.bus, self.bounds = service, stage, bus, bounds
+        self.now, self.rng = now, rng
+        self.slots = Slots(bounds.calls)
+        self.circuit = Circuit(backoff, rng=rng)
+        self.attempts = Attempts(self.circuit, rng=rng)
+        self.roster = Roster(bus, time=now)
+        self.load = Load(bounds.in_flight_bytes)
+        self.counts = Counts()

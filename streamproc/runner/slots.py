@@ -1,0 +1,94 @@
+"""Calls in flight, over all leases of a service: at most so many, handed out in the order they were asked for.
+
+One queue in front of all leases is what keeps partitions fair: a lease asks for one slot per call and stands at the end
+again for the next, so that none waits longer than one call of each other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Slots:
+    """A semaphore that is cheap while there is room, hands over in order, and knows who waits."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def used(self) -> int:
+        return self.count - self.free
+
+    @property
+    def contended(self) -> bool:
+        return bool(self._waiting)
+
+    def take_now(self) -> bool:
+        """A slot, if there is one that nobody waits for."""
+        if self.free and not self._waiting:
+            self.free -= 1
+            return True
+        return False
+
+    async def take(self) -> None:
+        if self.take_now():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()  # handed over in the moment we were cancelled: pass it on
+            raise
+
+    def give(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+    def one(self) -> Slot:
+        return Slot(self)
+
+
+class Slot:
+    """One slot, held between `async with` and its end, but for rests."""
+
+    __slots__ = ("_held", "_slots")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots, self._held = slots, False
+
+    async def __aenter__(self) -> Self:
+        await self._slots.take()
+        self._held = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give()
+
+    async def rest(self, awaitable: Awaitable[T]) -> T:
+        """Await something that is no call; others may use the slot meanwhile."""
+        self._give()
+        answer = await awaitable
+        await self._slots.take()
+        self._held = True
+        return answer
+
+    def _give(self) -> None:
+        if self._held:
+            self._held = False
+            self._slots.give()

@@ -1,0 +1,75 @@
+"""Who waits for which key of which table, and until when by the wall clock."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+from streamproc.errors import NotYet
+from streamproc.wire import Stored
+
+Key = tuple[str, str]
+
+
+class Waits:
+    """Of one lease. `again` is called once: when the key is heard of, or when the deadline has come."""
+
+    def __init__(self, *, now: Callable[[], float]) -> None:
+        self._now = now
+        self._heard = 0
+        self._heard_at: dict[Key, int] = {}
+        self._by_key: dict[Key, dict[int, Callable[[], None]]] = {}
+        self._deadlines: list[tuple[int, int, Key]] = []
+        self._ticket = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_key.values()))
+
+    def moment(self) -> int:
+        """Taken before an attempt: what is heard of from here on may change its answer."""
+        return self._heard
+
+    def wait(self, missing: NotYet, *, since: int, deadline_ms: int, again: Callable[[], None]) -> None:
+        key = (missing.topic, missing.key)
+        if self._heard_at.get(key, 0) > since:  # it came while the attempt was under way
+            asyncio.get_running_loop().call_soon(again)
+            return
+        self._ticket += 1
+        self._by_key.setdefault(key, {})[self._ticket] = again
+        heapq.heappush(self._deadlines, (deadline_ms, self._ticket, key))
+        if self._deadlines[0][1] == self._ticket:
+            self._set_timer()
+
+    def heard(self, stored: Stored) -> None:
+        self._heard += 1
+        key = (stored.topic, stored.key.decode(errors="replace"))
+        self._heard_at[key] = self._heard
+        for again in self._by_key.pop(key, {}).values():
+            again()
+
+    def close(self) -> None:
+        self._by_key.clear()
+        if self._timer:
+            self._timer.cancel()
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        wait_s = self._deadlines[0][0] / 1000 - self._now()
+        # Bounded, so that a wall clock that is set back or forth is noticed within the minute.
+        self._timer = asyncio.get_running_loop().call_later(min(max(wait_s, 0.0), 60.0), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now_ms = self._now() * 1000
+        while self._deadlines and self._deadlines[0][0] <= now_ms:
+            _, ticket, key = heapq.heappop(self._deadlines)
+            waiting = self._by_key.get(key, {})
+            if again := waiting.pop(ticket, None):
+                again()
+            if not waiting:
+                self._by_key.pop(key, None)
+        if self._deadlines:
+            self._set_timer()
