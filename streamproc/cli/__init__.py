@@ -1,0 +1,58 @@
+"""The command line. Each room of it is a module here with `register(app)`; what they share stands in `frame`.
+
+A room imports what is heavy inside its commands, so that `streamproc --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from streamproc import __version__
+from streamproc.cli import frame
+
+
+def build() -> typer.Typer:
+    """The whole command line: the frame's own options, then every room there is."""
+    app = typer.Typer(
+        name="streamproc",
+        help="Video in, what happened in it out: an exactly-once stream processor for vision-language models.",
+        epilog="Every command says more with --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but coverage "
+        "is incomplete, 4 endpoint or broker unreachable, 130 interrupted.",
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and a manual, and it needs no import of rich
+        pretty_exceptions_enable=False,  # its tracebacks would show locals, and so secrets
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_given)
+    for found in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        room = import_module(f"{__name__}.{found.name}")
+        if hasattr(room, "register"):
+            room.register(app)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        frame.line(__version__)
+        raise typer.Exit
+
+
+def _given(
+    settings: Annotated[
+        str | None, typer.Option("--settings", metavar="FILE", help="Settings file instead of ./streamproc.toml.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log everything, and show tracebacks.")] = False,
+    version: Annotated[  # noqa: ARG001  # its callback has answered by then
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    frame.given.set(frame.Given(settings_file=settings, debug=debug))
+
+
+def main() -> None:
+    sys.exit(frame.exit_code(build(), sys.argv[1:]))

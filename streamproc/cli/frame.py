@@ -1,0 +1,191 @@
+"""What all commands share: exit codes, errors as plain lines, settings, results as JSON or for people. No command.
+
+Results go to stdout, all else to stderr. On a terminal people get colour and tables; in a pipe plain columns that no
+width cuts off; with `--json` one document, or one a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Coroutine, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from streamproc.errors import Misconfigured, StreamprocError, Unreachable
+
+if TYPE_CHECKING:
+    from streamproc.settings import Settings
+
+T = TypeVar("T")
+
+BusOption = Annotated[
+    str | None,
+    typer.Option("--bus", metavar="BUS", help="embedded:PATH or kafka://host:port[,…]; else as the settings say."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+
+class Code(IntEnum):
+    """How a command ended, for scripts."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    UNREACHABLE = 4
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options that stand before the command."""
+
+    settings_file: str | None = None
+    debug: bool = False
+
+
+given: ContextVar[Given] = ContextVar("given", default=Given())  # noqa: B039  # frozen, so sharing the default is safe
+
+
+# ends ---------------------------------------------------------------------------------------------------------------
+
+
+def exit_code(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run a command line to its end; whatever it raises is told on stderr and becomes a code."""
+    try:
+        ended = app(args=list(arguments), prog_name="streamproc", standalone_mode=False)
+        sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as e:  # typer makes the first of the second
+        if not isinstance(e, BrokenPipeError) and not isinstance(e.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout, or the interpreter's last flush fails again
+        return Code.DONE  # whoever reads us has seen enough; that is no failure of ours
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        ended = Code.INTERRUPTED
+    except Exception as e:  # noqa: BLE001  # the outermost edge: what nobody mapped still ends as a line and a code
+        return max(_told(error) for error in _leaves(e))
+    if ended == Code.INTERRUPTED:
+        say("interrupted")
+    return ended if isinstance(ended, int) else Code.DONE
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Task groups wrap what went wrong inside them; people want to read the errors themselves, each once."""
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    seen = set()
+    for part in error.exceptions:
+        for leaf in _leaves(part):
+            if str(leaf) not in seen:
+                seen.add(str(leaf))
+                yield leaf
+
+
+def _told(error: BaseException) -> Code:
+    """The error on stderr, in a line or two, and the code it ends with."""
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        say(f"{error.format_message()}\nSee {context.command_path if context else 'streamproc'} --help")
+        return Code(error.exit_code)
+    if isinstance(error, typer.Abort):
+        say("interrupted")
+        return Code.INTERRUPTED
+    if isinstance(error, Unreachable):
+        return _failed(error, str(error), Code.UNREACHABLE)
+    if isinstance(error, StreamprocError):
+        return _failed(error, str(error), Code.USAGE if isinstance(error, Misconfigured) else Code.FAILED)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(error, f"{where}{error.strerror or error}", Code.FAILED)
+    hint = "" if _debugging() else "\nThis is a mistake in streamproc; --debug shows where."
+    return _failed(error, f"{type(error).__name__}: {error}{hint}", Code.FAILED)
+
+
+def _failed(error: BaseException, text: str, code: Code) -> Code:
+    if _debugging():
+        say("".join(traceback.format_exception(error)).rstrip())
+    say(text)
+    return code
+
+
+def _debugging() -> bool:
+    return given.get().debug or logging.getLogger("streamproc").getEffectiveLevel() <= logging.DEBUG
+
+
+# work ---------------------------------------------------------------------------------------------------------------
+
+
+def settings(**options: Any) -> Settings:
+    """Settings under a command's own options (None: not given), with logging set up as they say."""
+    from streamproc.settings import load
+
+    said = given.get()
+    file = Path(said.settings_file) if said.settings_file else None
+    told = load({name.replace("__", "."): value for name, value in options.items()}, file=file)
+    level = "debug" if said.debug else told.log_level
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("streamproc").setLevel(level.upper())
+    return told
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Work on a loop to its end; Ctrl-C cancels it, and what it holds is given back before we leave."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+# results ------------------------------------------------------------------------------------------------------------
+
+
+def line(text: str) -> None:
+    """A line of results."""
+    sys.stdout.write(text + "\n")
+
+
+def emit(document: object) -> None:
+    """A result as one line of JSON, out at once: whoever follows a stream of them waits for it."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Results for people. In a pipe the columns are as wide as they need: nothing is cut."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in texts:
+            drawn.add_row(*(Text(cell) for cell in row))
+        Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    for row in (list(columns), *texts):
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+
+
+def say(text: str) -> None:
+    """A word to people, beside the results. Passwords in addresses are left out."""
+    sys.stderr.write(_PASSWORD.sub("//***@", text) + "\n")
