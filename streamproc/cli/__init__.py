@@ -15,6 +15,8 @@ import typer
 from streamproc import __version__
 from streamproc.cli import frame
 
+__all__ = ["build", "main"]
+
 
 def build() -> typer.Typer:
     """The whole command line: the frame's own options, then every room there is."""
