@@ -11,13 +11,15 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from streamproc.errors import Misconfigured, did_you_mean
+from streamproc.runner import Backoff, Bounds
 
 FILE = "streamproc.toml"
 PREFIX = "STREAMPROC_"
@@ -80,17 +82,6 @@ class Http(Group):
     """0: any free one."""
 
 
-class Bounds(Group):
-    """What a process holds at once. What is full makes it fetch less; nothing queues without a bound."""
-
-    calls: Positive = 256
-    """Handlers in flight, over all partitions of a service."""
-    bytes: Positive = 512 * 2**20
-    """Inputs in flight and results that have not landed."""
-    window: Positive = 2000
-    """Records of one partition that are read ahead of the first one not done."""
-
-
 class Claims(Group):
     """Where payloads go that are larger than their topic allows."""
 
@@ -145,12 +136,11 @@ class Settings(Group):
     session_s: Seconds = 10
     """A process that is silent for so long has lost its leases."""
     heartbeat_s: Seconds = 3
-    drain_s: Annotated[float, Field(ge=0)] = 30
-    """How long SIGTERM lets work in flight finish."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: Kafka = Kafka()
     http: Http = Http()
     bounds: Bounds = Bounds()
+    backoff: Backoff = Backoff()
     claims: Claims = Claims()
     endpoints: dict[str, Endpoint] = {}
     openai: OpenAI = OpenAI()
@@ -252,13 +242,20 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, Any]:
 # names and errors ---------------------------------------------------------------------------------------------------
 
 
-def names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+def names(table: Any = Settings, prefix: str = "") -> Iterator[str]:
     """The dotted name of every setting; endpoints are a table of tables, so they stand as `endpoints`."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
-            yield from names(field.annotation, f"{prefix}{name}.")
+    for name, kind in _fields(table).items():
+        if _fields(kind):
+            yield from names(kind, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def _fields(table: Any) -> dict[str, Any]:
+    """Names and types of a table's settings; none for what is no table. The runner's own bounds are plain dataclasses."""
+    if isinstance(table, type) and issubclass(table, BaseModel):
+        return {name: field.annotation for name, field in table.model_fields.items()}
+    return get_type_hints(table) if is_dataclass(table) else {}
 
 
 def variable(name: str) -> str:
@@ -280,9 +277,8 @@ def _known_names_only(environ: Mapping[str, str]) -> None:
 def _told(error: Any) -> str:
     """One of pydantic's errors in our words. The value is shown only where it can hold no secret."""
     name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        beside = _fields_at(error["loc"][:-1])
-        return f"no setting '{name}'{did_you_mean(str(error['loc'][-1]), beside)}"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"no setting '{name}'{did_you_mean(str(error['loc'][-1]), _beside(error['loc']))}"
     problem = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"setting '{name}' is missing"
@@ -293,15 +289,12 @@ def _told(error: Any) -> str:
     return f"{where}: {problem}"
 
 
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in loc:
-        if model is Settings and part == "endpoints":
-            model = Endpoint
-        elif part in model.model_fields:
-            found = model.model_fields[str(part)].annotation
-            model = found if isinstance(found, type) and issubclass(found, BaseModel) else model
-    return list(model.model_fields)
+def _beside(loc: tuple[int | str, ...]) -> list[str]:
+    """The names that could have stood where `loc` ends."""
+    table: Any = Settings
+    for part in loc[:-1]:
+        table = Endpoint if part == "endpoints" else _fields(table).get(str(part), table)
+    return list(_fields(table))
 
 
 # the bus ------------------------------------------------------------------------------------------------------------

@@ -79,7 +79,14 @@ def test_our_own_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", [n for n in names() if n != "endpoints"])
 def test_every_setting_can_be_given_in_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"bus": "embedded:x", "kafka.protocol": "SSL", "log_level": "debug", "session_s": "44", "heartbeat_s": "1"}
+    values = {
+        "bus": "embedded:x",
+        "kafka.protocol": "SSL",
+        "log_level": "debug",
+        "session_s": "44",
+        "heartbeat_s": "1",
+        "backoff.attempts": "9",
+    }
     if name == "kafka.mechanism":
         monkeypatch.setenv("STREAMPROC_KAFKA", '{"protocol":"SASL_SSL","username":"u","password":"p"}')
         values[name] = "PLAIN"
@@ -116,6 +123,8 @@ def test_secrets_are_in_no_representation_and_in_no_error(monkeypatch: pytest.Mo
     [
         ("buss = 1", "no setting 'buss'; did you mean 'bus'?"),
         ("[kafka]\nprotocl = 'SSL'", "no setting 'kafka.protocl'; did you mean 'protocol'?"),
+        ("bounds.call = 3", "no setting 'bounds.call'; did you mean 'calls'?"),
+        ("bounds.calls = 0", "bounds.calls is 0; it must be above 0"),
         ("[endpoints.x]\ncard = 'a'\nurl = ['b']", "no setting 'endpoints.x.url'; did you mean 'urls'?"),
         ("[endpoints.x]\ncard = 'a'", "setting 'endpoints.x.urls' is missing"),
         ("partitions = 0", "setting 'partitions' (STREAMPROC_PARTITIONS): 0: "),
