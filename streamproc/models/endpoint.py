@@ -1,0 +1,316 @@
+"""One replica of one model: a call goes out, an answer or one of our errors comes back.
+
+It speaks the model's manner, keeps to its limits, and helps itself where the remedy is certain: pictures the server has
+lost are sent again, an input that is too much goes again with fewer frames, then smaller ones, then is rejected. When to
+call, how often, and whom else to ask is the pool's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import httpx2
+import msgspec
+import openai
+from openai._types import RequestOptions
+
+from streamproc.errors import Unreachable
+from streamproc.messages import Tokens
+from streamproc.models.body import Body, Manner, Seen, encoded
+from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch, broken, failure
+from streamproc.models.prompt import Fit, Prompt, fitted, halved, thinned
+from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
+
+CONNECT_S: Final = 10.0
+
+_OPTIONS: Final[RequestOptions] = {
+    "headers": {},
+    "params": {},
+    "timeout": httpx2.Timeout(
+        None, connect=CONNECT_S
+    ),  # a read's timeout starts anew with each drop: hence the deadline
+    "max_retries": 0,
+    "follow_redirects": False,
+    "idempotency_key": "-",  # else the client makes a random one for each call, and has no header to send it in
+}
+"""Said in full, because the client copies deeply what is left unsaid, for each call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a stage wants to know; which model answers it is not its business."""
+
+    prompt: Prompt
+    samples: int = 1
+    max_tokens: int = 512
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling and the like, over the card's defaults."""
+    stream: bool = False
+    """Costs more CPU, and gives the time to the first token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """An answer, and what it took to get it."""
+
+    reply: Reply
+    notes: tuple[str, ...] = ()
+    """What was left out or done otherwise than asked, in words."""
+    calls: int = 1
+    sent_bytes: int = 0
+    spared: int = 0
+    """Pictures or clips that went by their uuid alone."""
+
+
+@dataclass(slots=True)
+class _Bill:
+    calls: int = 0
+    sent_bytes: int = 0
+    spared: int = 0
+
+
+class _Http(openai.DefaultAsyncHttpxClient):
+    """Builds the one request there is without parsing its URL again, and without merging defaults that there are none of."""
+
+    def build_request(
+        self,
+        method: str,
+        url: httpx2.URL | str,
+        *,
+        content: Any = None,
+        headers: Any = None,
+        timeout: Any = None,
+        **more: Any,
+    ) -> httpx2.Request:
+        if not isinstance(content, bytes) or any(value is not None for value in more.values()):
+            return super().build_request(method, url, content=content, headers=headers, timeout=timeout, **more)
+        return httpx2.Request(
+            method, _parsed(str(url)), headers=headers, content=content, extensions={"timeout": timeout.as_dict()}
+        )
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx2.URL:
+    return httpx2.URL(url)
+
+
+class _Client(openai.AsyncOpenAI):
+    """The same client, without telling everyone what machine this is: eight headers less, a quarter of a call's cost."""
+
+    @property
+    def default_headers(self) -> dict[str, str | openai.Omit]:
+        return {"Accept": "application/json", "Content-Type": "application/json", **self._custom_headers}
+
+
+class Endpoint:
+    """One URL of one model. `transport` is shared by all endpoints of a process and closed by whoever made it."""
+
+    def __init__(
+        self,
+        url: str,
+        manner: Manner,
+        *,
+        transport: httpx2.AsyncBaseTransport,
+        fit: Fit | None = None,
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        samples_at_once: bool = True,
+    ) -> None:
+        self.url, self.manner, self.fit = url.rstrip("/"), manner, fit or Fit()
+        self.seen = Seen()
+        self._chat = f"{self.url}/chat/completions"  # whole, since joining it with the base costs more than sending it
+        self._params, self._samples_at_once, self._key = dict(params or {}), samples_at_once, key
+        http = _Http(transport=transport, follow_redirects=False, trust_env=False)
+        http.headers.clear()  # all that goes out is said once, by the client above it
+        self._client = _Client(
+            base_url=self.url,
+            api_key=key or "EMPTY",  # the client wants one; it is what vLLM's documents use for 'none'
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            default_headers={**LOAD_HEADER, **(headers or {})},
+            http_client=http,
+        )
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.hop})"
+
+    @property
+    def hop(self) -> str:
+        """How errors name it."""
+        return f"{self.manner.model} at {self.url}"
+
+    async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
+        """The answer. `with_data` sends every picture, as hedges and failovers must; the deadline holds for all of it."""
+        bill = _Bill()
+        try:
+            async with asyncio.timeout(deadline_s):
+                reply, notes = await self._ask(call, bill, with_data=with_data)
+        except TimeoutError as e:
+            raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
+        return Heard(reply=reply, notes=notes, calls=bill.calls, sent_bytes=bill.sent_bytes, spared=bill.spared)
+
+    async def _ask(self, call: Call, bill: _Bill, *, with_data: bool) -> tuple[Reply, tuple[str, ...]]:
+        """Down the ladder of what may be too much, one rung a refusal."""
+        notes, smaller, given = list[str](), False, call.prompt
+        while True:
+            prompt, left_out = fitted(given, self.fit, answer_tokens=call.max_tokens)
+            frames = len(prompt.pictures)
+            try:
+                reply = await self._sampled(replace(call, prompt=prompt), bill, with_data=with_data)
+                return reply, (*notes, *left_out)
+            except TooMuch as e:
+                if e.of == "images" and e.limit is not None and 0 < e.limit < frames:
+                    self.fit = replace(self.fit, images=e.limit)  # known from now on; `fitted` leaves out and says so
+                    continue
+                if frames < 2:
+                    raise
+                given = thinned(prompt, frames // 2)
+                notes.append(f"{frames // 2} of {frames} frames: the server took no more {e.of}")
+            except OutOfMemory:
+                if smaller or not frames:
+                    raise
+                if not any("out of memory" in n for n in notes) and frames > 1:
+                    given = thinned(prompt, (frames + 1) // 2)
+                    notes.append(f"{(frames + 1) // 2} of {frames} frames: the server ran out of memory")
+                else:
+                    given, smaller = await asyncio.to_thread(halved, prompt), True
+                    notes.append("pictures at half their width and height: the server ran out of memory")
+
+    async def _sampled(self, call: Call, bill: _Bill, *, with_data: bool) -> Reply:
+        """All samples: in one call where the server does that, and what is missing in calls of one."""
+        if call.samples == 1:
+            return await self._once(call, 1, bill, with_data=with_data)
+        replies = [await self._once(call, call.samples if self._samples_at_once else 1, bill, with_data=with_data)]
+        if missing := call.samples - len(replies[0].samples):
+            self._samples_at_once = False
+            # The first has brought the pictures, so that the others can name them.
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._once(call, 1, bill, with_data=with_data)) for _ in range(missing)]
+            except ExceptionGroup as e:
+                raise e.exceptions[0] from e
+            replies += [t.result() for t in tasks]
+        return _together(replies, call.samples)
+
+    async def _once(self, call: Call, n: int, bill: _Bill, *, with_data: bool) -> Reply:
+        params = {**self._params, "max_tokens": call.max_tokens, **call.params}
+        if n > 1:
+            params["n"] = n
+        if call.stream:
+            params |= {"stream": True, "stream_options": {"include_usage": True}}
+        body = encoded(call.prompt, self.manner, params, seen=None if with_data else self.seen)
+        try:
+            reply = await self._send(body, bill, stream=call.stream)
+        except CacheMiss:
+            self.seen.clear()  # it restarted, or its cache turned over: what else we believe of it is old, too
+            if not body.spared:
+                raise
+            body = encoded(call.prompt, self.manner, params)
+            reply = await self._send(body, bill, stream=call.stream)
+        self.seen.add(body.uuids)
+        self._check(reply)
+        return reply
+
+    async def _send(self, body: Body, bill: _Bill, *, stream: bool) -> Reply:
+        bill.calls += 1
+        bill.sent_bytes += len(body.data)
+        bill.spared += body.spared
+        began = time.perf_counter()
+        try:
+            if not stream:
+                response = await self._client.post(
+                    self._chat, content=body.data, cast_to=httpx2.Response, options=_OPTIONS
+                )
+                return whole(response.content, response.headers, hop=self.hop)
+            # `stream` with a plain response gives it unread; the client's types know streams of its own only.
+            response = cast(
+                Any,
+                await self._client.post(
+                    self._chat,
+                    options=_OPTIONS,
+                    content=body.data,
+                    cast_to=httpx2.Response,
+                    stream=True,
+                    stream_cls=openai.AsyncStream[Any],
+                ),
+            )
+            try:
+                return await streamed(
+                    response.aiter_raw(), response.headers, hop=self.hop, since=lambda: time.perf_counter() - began
+                )
+            finally:
+                await response.aclose()
+        except openai.OpenAIError as e:
+            raise failure(e, hop=self.hop, secret=self._key) from e
+        except httpx2.RequestError as e:  # while a stream is read nobody wraps them
+            raise broken(e, hop=self.hop, secret=self._key) from e
+
+    def _check(self, reply: Reply) -> None:
+        if reply.model and not same_model(reply.model, self.manner.model):
+            raise Unreachable(
+                self.hop,
+                f"it answers as '{reply.model}'",
+                remedy="Another model is served there: correct `urls`, or say its name in `served_name`",
+            )
+        if all(s.finish == "refused" for s in reply.samples):
+            raise Refused(f"{self.hop}: {reply.samples[0].text[:300] or 'refused without a word'}")
+
+    async def serves(self, *, deadline_s: float = 10.0) -> tuple[str, ...]:
+        """The models it lists; the cheapest sign of life."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                response = await self._client.get("/models", cast_to=httpx2.Response)
+            return tuple(m.id for m in msgspec.json.decode(response.content, type=_Models).data)
+        except TimeoutError as e:
+            raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
+        except openai.OpenAIError as e:
+            raise failure(e, hop=self.hop, secret=self._key) from e
+        except msgspec.MsgspecError as e:
+            raise Unreachable(
+                self.hop, f"/models is no list of models: {e}", remedy="Is the URL that of the API, ending in /v1?"
+            ) from e
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+_RELEASE: Final = re.compile(r"[-@_](?:\d[\d.-]*|latest|v\d+)")
+
+
+def same_model(said: str, wanted: str) -> bool:
+    """Whether an answer is from the model that was asked. Providers add a release, or leave the maker's name out;
+    `gpt-4o-mini` is not a release of `gpt-4o`."""
+    short, long = sorted((name.lower().rsplit("/", 1)[-1].removesuffix(":free") for name in (said, wanted)), key=len)
+    return long == short or (long.startswith(short) and _RELEASE.fullmatch(long[len(short) :]) is not None)
+
+
+def _together(replies: list[Reply], wanted: int) -> Reply:
+    """Several answers as one. Tokens are summed: that is what was paid."""
+    if len(replies) == 1:
+        return replies[0]
+    tokens = [r.tokens for r in replies if r.tokens is not None]
+    return replace(
+        replies[0],
+        samples=tuple(s for r in replies for s in r.samples)[:wanted],
+        tokens=Tokens(
+            into=sum(t.into for t in tokens), cached=sum(t.cached for t in tokens), out=sum(t.out for t in tokens)
+        )
+        if tokens
+        else None,
+        load=replies[-1].load,
+    )
+
+
+__all__ = ["Call", "Endpoint", "Heard", "same_model"]
