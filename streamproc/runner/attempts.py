@@ -38,7 +38,7 @@ class Backoff:
             )
 
     def wait_s(self, failures: int, rng: random.Random) -> float:
-        bound = min(self.most_s, self.first_s * 2.0**failures)
+        bound = min(self.most_s, self.first_s * 2.0 ** min(failures, 32))
         return self.first_s + rng.random() * (bound - self.first_s)
 
 
@@ -70,7 +70,7 @@ class Circuit:
     @property
     def takes_in(self) -> bool:
         """Intake may go on: the circuit is closed, or all who wait have failed and a fresh one is wanted."""
-        return not self.open or (self._due and not self._waiting)
+        return not self.open or (self._due and all(failures for failures, _, _ in self._waiting))
 
     async def changed(self) -> None:
         """Back when `takes_in` may have changed."""

@@ -84,7 +84,7 @@ class Cover:
             self.count, self.end_ms, high = count, place.end_ms, low
             self._reach_the_end(low)
         elif place.until == self.count:
-            high = max(self.end_ms, place.end_ms)  # the last one accounts for everything to its end
+            high = self.end_ms or place.end_ms  # the last one accounts for everything to its end
         self._hour(place.start_ms).taken.add(place.index, place.until)
         while low < high:
             cut = min(high, (low // HOUR_MS + 1) * HOUR_MS)

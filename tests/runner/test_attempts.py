@@ -1,0 +1,166 @@
+"""Failure classes, backoff, circuit; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from typing import TypeVar
+
+import pytest
+
+from streamproc.errors import Misconfigured, Rejected, Retryable, Throttled
+from streamproc.runner.attempts import Attempts, Backoff, Circuit, GaveUp
+from tests.sim import clock
+
+T = TypeVar("T")
+
+BACKOFF = Backoff(first_s=0.1, most_s=10.0, attempts=8, opens_after=5)
+
+
+async def rest(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def ready() -> None:
+    return None
+
+
+class Endpoint:
+    """Answers by a script: an error class, or anything else."""
+
+    def __init__(self, behave: Callable[[int, float], Exception | None]) -> None:
+        self.behave = behave
+        self.calls: list[float] = []
+
+    async def call(self) -> str:
+        now = asyncio.get_running_loop().time()
+        self.calls.append(now)
+        if error := self.behave(len(self.calls), now):
+            raise error
+        return "answer"
+
+
+def attempts() -> Attempts:
+    return Attempts(Circuit(BACKOFF, rng=random.Random(1)), rng=random.Random(2))
+
+
+def test_a_failure_that_passes_is_tried_again() -> None:
+    async def story() -> None:
+        endpoint = Endpoint(lambda n, _: Retryable("500") if n < 3 else None)
+        assert await attempts().run(endpoint.call, ready=ready, rest=rest) == "answer"
+        assert len(endpoint.calls) == 3
+
+    clock.run(story())
+
+
+def test_an_input_that_fails_while_others_pass_is_given_up() -> None:
+    async def story() -> None:
+        tries = attempts()
+        good, bad = Endpoint(lambda *_: None), Endpoint(lambda *_: Retryable("500"))
+
+        async def others() -> None:
+            while True:
+                await tries.run(good.call, ready=ready, rest=rest)
+                await asyncio.sleep(0.05)
+
+        background = asyncio.create_task(others())
+        with pytest.raises(GaveUp, match=f"gave up after {BACKOFF.attempts} attempts: 500"):
+            await tries.run(bad.call, ready=ready, rest=rest)
+        assert not tries.circuit.open
+        background.cancel()
+
+    clock.run(story())
+
+
+def test_an_outage_opens_the_circuit_and_gives_nobody_up() -> None:
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda _, now: Retryable("refused") if now < 600 else None)
+        runs = [asyncio.create_task(tries.run(endpoint.call, ready=ready, rest=rest)) for _ in range(20)]
+        await asyncio.sleep(60)
+        assert tries.circuit.open
+        assert await asyncio.gather(*runs) == ["answer"] * 20
+        during = [t for t in endpoint.calls if 10 < t < 600]
+        assert all(b - a >= 1.0 for a, b in pairwise(during)), "at most one call a second"
+        assert not tries.circuit.open
+
+    clock.run(story())
+
+
+def test_while_the_circuit_is_open_intake_is_asked_for_a_fresh_input_when_all_have_failed() -> None:
+    async def story() -> None:
+        tries = attempts()
+        poison = Endpoint(lambda *_: Retryable("500: crashed on this picture"))
+        stuck = asyncio.create_task(tries.run(poison.call, ready=ready, rest=rest))
+        await asyncio.sleep(BACKOFF.most_s)
+        assert tries.circuit.open
+        while not tries.circuit.takes_in:
+            await tries.circuit.changed()
+        good = Endpoint(lambda *_: None)
+        assert await tries.run(good.call, ready=ready, rest=rest) == "answer"
+        assert not tries.circuit.open, "one answer shows that it was no outage"
+
+        async def others() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                await tries.run(good.call, ready=ready, rest=rest)
+
+        background = asyncio.create_task(others())
+        with pytest.raises(GaveUp):
+            await stuck
+        background.cancel()
+
+    clock.run(story())
+
+
+def test_throttling_waits_as_long_as_it_was_told_and_is_no_failure_of_the_input() -> None:
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda n, _: Throttled("429", retry_after_s=7) if n < 30 else None)
+        assert await tries.run(endpoint.call, ready=ready, rest=rest) == "answer"
+        gaps = [b - a for a, b in pairwise(endpoint.calls)]
+        assert min(gaps) >= 7
+
+    clock.run(story())
+
+
+def test_a_rejection_is_an_answer() -> None:
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda *_: Rejected("400"))
+        with pytest.raises(Rejected, match="400"):
+            await tries.run(endpoint.call, ready=ready, rest=rest)
+        assert len(endpoint.calls) == 1
+
+    clock.run(story())
+
+
+def test_a_probe_that_is_cancelled_leaves_the_looking_to_another() -> None:
+    async def story() -> None:
+        tries = attempts()
+        hang = asyncio.Event()
+
+        async def hanging() -> str:
+            if tries.circuit.open:
+                await hang.wait()
+            raise Retryable("500")
+
+        first = asyncio.create_task(tries.run(hanging, ready=ready, rest=rest))
+        await asyncio.sleep(BACKOFF.most_s)
+        assert tries.circuit.open
+        await asyncio.sleep(60)  # it looks by now, and hangs
+        second = Endpoint(lambda *_: None)
+        other = asyncio.create_task(tries.run(second.call, ready=ready, rest=rest))
+        await asyncio.sleep(1)
+        assert second.calls == []
+        first.cancel()
+        assert await other == "answer"
+
+    clock.run(story())
+
+
+def test_fewer_attempts_than_open_the_circuit_are_refused() -> None:
+    with pytest.raises(Misconfigured, match="an outage dead-letters"):
+        Backoff(attempts=5, opens_after=5)

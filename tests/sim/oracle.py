@@ -1,0 +1,116 @@
+"""What must be true in the end, read from the topics alone.
+
+once        every number of every sequence has exactly one record (a torn bus may double it: then consumers drop it)
+whole       sequences that a service numbers itself have no holes
+named       exactly the services that a revision names have an outcome, for every number
+events      are those that a fold over the detections, in order, gives
+outcomes    gaps stay gaps, failures of the stub are failures; nothing else is
+coverage    says of every number what its record says
+repeats     no call whose result had landed; of the others no more than kills may cost
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from streamproc.messages import Detection, Record, Sequence, Source
+from streamproc.ranges import Ranges
+from streamproc.stage import Row
+from tests.sim import toys
+from tests.sim.world import MODELS, TOPICS, World
+
+
+def check(world: World, sources: dict[str, Source]) -> None:
+    for stream in sources:
+        records = {name: _once(world, stream, name) for name in TOPICS}
+        _whole(records, stream)
+        _named(world, stream, records)
+        _events(stream, records, world)
+        _outcomes(world, stream, records)
+        _coverage(world, stream, records)
+    repeated = sum(n - 1 for n in world.answered.values())
+    assert world.repeated_landed == 0, f"seed {world.seed}: {world.repeated_landed} calls repeated that had landed"
+    assert repeated <= world.allowed, f"seed {world.seed}: {repeated} calls repeated where kills cost {world.allowed}"
+
+
+def _once(world: World, stream: str, name: str) -> list[Record]:
+    seen: dict[Sequence, Ranges] = defaultdict(Ranges)
+    kept = []
+    for record in world.records(name):
+        if record.stream != stream:
+            continue
+        taken = seen[record.sequence]
+        if taken.missing(record.index, record.until) != [(record.index, record.until)]:
+            assert world.weather.torn, f"seed {world.seed}: twice: {record}"
+            continue
+        taken.add(record.index, record.until)
+        kept.append(record)
+    return kept
+
+
+def _whole(records: dict[str, list[Record]], stream: str) -> None:
+    for name, mine in records.items():
+        numbers: dict[Sequence, Ranges] = defaultdict(Ranges)
+        for record in mine:
+            numbers[record.sequence].add(record.index, record.until)
+        for sequence, ranges in numbers.items():
+            if sequence.service not in MODELS:
+                assert len(ranges) == 1, f"{stream}: {name}: holes in {sequence}: {ranges}"
+                assert ranges.pairs()[0][0] == 0, f"{stream}: {name}: {sequence} begins at {ranges}"
+
+
+def _source(world: World, record: Record) -> Source:
+    return world.source(record.stream, record.generation, record.revision)
+
+
+def _named(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+    owed = {
+        (i, service)
+        for w in records["windows"]
+        for i in range(w.index, w.until)
+        for service in _source(world, w).services
+        if service in MODELS
+    }
+    said = {(i, d.service) for d in records["detections"] for i in range(d.index, d.until)}
+    assert owed == said, f"{stream}: owed and not said {owed - said}, said and not owed {said - owed}"
+
+
+def _events(stream: str, records: dict[str, list[Record]], world: World) -> None:
+    said = {(i, d.service): d for d in records["detections"] for i in range(d.index, d.until)}
+    state: Any = None
+    expected: list[Any] = []
+    for w in sorted(records["windows"], key=lambda r: r.index):
+        models = [s for s in _source(world, w).services if s in MODELS]
+        of = {m: said[w.index, m] for m in sorted(models)}
+        first = next(iter(of.values()))
+        row = Row("decode", stream, 0, w.revision, w.index, w.until, first.start_ms, first.end_ms, None, of)
+        told, state = toys.fold_lives(row, state)
+        expected += told
+    mine = [r for r in sorted(records["events"], key=lambda r: r.index) if not r.ended]
+    assert [e.event for e in mine] == [e.event for e in expected], f"seed {world.seed}: {stream}: events differ"  # type: ignore[attr-defined]
+
+
+def _outcomes(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+    windows = {i: w for w in records["windows"] for i in range(w.index, w.until)}
+    for d in records["detections"]:
+        w = windows[d.index]
+        if w.outcome != "done" or w.ended:
+            assert (d.outcome, d.reason, d.count) == (w.outcome, w.reason, w.count), (d, w)
+        elif d.reason == "no context":
+            assert world.weather.impatient, d
+        elif world.dice((d.service, stream, 0, "decode", d.index)) < 8:
+            assert (d.outcome, d.reason) == ("failed", "unreadable"), d
+        else:
+            assert d.outcome == "done", d
+            assert isinstance(d, Detection)
+            assert d.events is not None, d
+
+
+def _coverage(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+    by_service: dict[str, Ranges] = defaultdict(Ranges)
+    for name in ("windows", "detections", "descriptions"):
+        for record in records[name]:
+            by_service[record.service].add(record.index, record.until)
+    for service, numbers in by_service.items():
+        assert world.accounted(stream, service).taken == numbers, f"{stream}: coverage of {service}"

@@ -1,0 +1,122 @@
+"""Run one seed to its end: until every stream is complete in every service."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from streamproc.messages import Source
+from streamproc.runner.look import source_key
+from tests.bus.memory import MemoryLog
+from tests.sim import clock, toys
+from tests.sim.oracle import check
+from tests.sim.world import LAYOUTS, MODELS, TOPICS, Process, Weather, World
+
+GIVE_UP_S = 5000.0
+"""Of virtual time."""
+
+
+class Stuck(AssertionError):
+    """Not complete after a long time: something waits for what will never come."""
+
+
+def simulate(seed: int, weather: Weather) -> World:
+    return clock.run(_simulate(seed, weather))
+
+
+async def _simulate(seed: int, weather: Weather) -> World:
+    rng = random.Random(seed)
+    log = MemoryLog(
+        partitions=2,
+        rng=rng,
+        torn=weather.torn,
+        unseen=weather.unseen,
+        table_lag_s=weather.table_lag_s,
+    )
+    world = World(seed, weather, rng, log)
+    layout = rng.choice(LAYOUTS)
+    sources = {f"m{i}": _first(world, f"m{i}") for i in range(weather.streams)}
+    for source in sources.values():
+        publish(world, source)
+    changes = {s: rng.uniform(0.1, 2) for s in sources if rng.random() < weather.changes}
+    processes = [Process(world, number, names) for number, names in enumerate(layout)]
+    asleep: list[tuple[float, Process]] = []
+    kills, number, loop = weather.kills, len(processes), asyncio.get_running_loop()
+    while not complete(world, sources):
+        await asyncio.sleep(rng.uniform(0.05, 0.5))
+        now = loop.time()
+        if now > GIVE_UP_S:
+            raise Stuck(f"seed {seed}: {missing(world, sources)}")
+        for stream in [s for s, when in changes.items() if now > when]:
+            del changes[stream]
+            sources[stream] = _second(world, sources[stream])
+            publish(world, sources[stream])
+        for wakes, process in [a for a in asleep if a[0] < now]:
+            asleep.remove((wakes, process))
+            process.wake()
+        for i, process in enumerate(processes):
+            process.raise_if_failed()
+            if kills > 0 and rng.random() < 1 / len(processes):
+                kills -= 1
+                dice = rng.random()
+                if dice < weather.zombies:
+                    process.sleep()
+                    asleep.append((now + rng.uniform(1, 60), process))
+                elif dice < weather.zombies + weather.drains:
+                    await process.drain()
+                    process.raise_if_failed()
+                else:
+                    await process.kill()
+                processes[i] = Process(world, number, process.names)
+                number += 1
+    for process in processes:
+        await process.drain()
+        process.raise_if_failed()
+    for _, process in asleep:
+        await process.kill()
+    check(world, sources)
+    return world
+
+
+def _first(world: World, stream: str) -> Source:
+    rng = world.rng
+    models = rng.choice([MODELS, MODELS[:1]])
+    gaps = {b: b + rng.randrange(2, 9) for b in rng.sample(range(0, 20, 10), rng.randrange(0, 3))}
+    count = rng.randrange(world.weather.windows // 2, world.weather.windows)
+    gaps = {a: b for a, b in gaps.items() if b < count}
+    return toys.source(stream, services=("decode", "context", *models, "dedup", "describe"), count=count, gaps=gaps)
+
+
+def _second(world: World, first: Source) -> Source:
+    """Another set of models, from an index that decode cannot have reached so far."""
+    models = MODELS[:1] if MODELS[1] in first.services else MODELS
+    seen = max((r.until for r in world.records("windows") if r.stream == first.stream), default=0)
+    return toys.source(
+        first.stream,
+        services=("decode", "context", *models, "dedup", "describe"),
+        count=first.task["count"],
+        gaps={int(a): b for a, b in first.task["gaps"].items()},
+        revision=1,
+        from_index=seen + toys.AHEAD + 2,
+    )
+
+
+def publish(world: World, source: Source) -> None:
+    world.log.put(source, sub=source_key(source.stream, source.generation, source.revision).split("\0")[1:])
+
+
+def complete(world: World, sources: dict[str, Source]) -> bool:
+    return not missing(world, sources) and not world.log.state_keys("park")
+
+
+def missing(world: World, sources: dict[str, Source]) -> list[tuple[str, str]]:
+    """(stream, service) whose coverage has no end, or a hole before it."""
+    return [
+        (stream, service)
+        for stream, source in sources.items()
+        for service in ("decode", "context", "dedup", "describe", "detect.a")
+        if not world.accounted(stream, service).complete
+    ]
+
+
+__all__ = ["TOPICS", "Stuck", "simulate"]
