@@ -1,0 +1,1 @@
+"""What is generated from `streamproc/messages.py` and `topics/*.toml`: schemas, asyncapi.yaml, golden messages."""
