@@ -125,7 +125,8 @@ def decode(topic: Topic, stored: Entry) -> Any:
         raise Unparseable(f"value is no {topic.record.__name__}: {e}") from e
     if record.id.encode() != ident:
         raise Unparseable(f"ce_id '{ident.decode(errors='replace')}' and id '{record.id}' differ")
-    if not stored.key.startswith(record.stream.encode()):
+    stream = record.stream.encode()
+    if stored.key != stream and not stored.key.startswith(stream + b"\0"):
         raise Unparseable(f"key and stream '{record.stream}' differ")
     return record
 

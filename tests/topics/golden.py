@@ -38,7 +38,7 @@ from streamproc.topics import SEPARATOR
 from streamproc.wire import MESSAGEPACK, Entry, encode, topic_of
 
 TODAY = "v" + __version__.rpartition(".")[0]
-TIME = "2026-03-01T20:45:00.000Z"
+TIME = "2026-03-01T20:45:00Z"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 JPEG = base64.b64decode(  # 8 × 8, grey
@@ -100,12 +100,16 @@ def _place(service: str, root: str, index: int) -> dict[str, Any]:
     }
 
 
-def _ends(record: type[Record], service: str, root: str = "decode", **key: Any) -> Iterator[Golden]:
-    """What every sequence knows beside its results: failed, a gap, ended."""
-    yield Golden("failed", record(**_place(service, root, 4) | {"outcome": "failed", "reason": "unreadable"}), **key)
+def _ends(record: type[Record], service: str, root: str = "decode") -> Iterator[Golden]:
+    """What every sequence knows beside its results: failed, a gap, ended. In compacted topics each has its own key."""
     gap = {"outcome": "skipped", "reason": "missing", "until_index": 9, "end_ms": 20_000}
-    yield Golden("gap", record(**_place(service, root, 5) | gap), **key)
-    yield Golden("ended", record(**_place(service, root, 9) | {"count": 9, "end_ms": 18_000}), **key)
+    for case, index, said in (
+        ("failed", 4, {"outcome": "failed", "reason": "unreadable"}),
+        ("gap", 5, gap),
+        ("ended", 9, {"count": 9, "end_ms": 18_000}),
+    ):
+        key = ("ended" if case == "ended" else str(index),) if topic_of(record).compacted else ()
+        yield Golden(case, record(**_place(service, root, index) | said), key)
 
 
 def _answer(how: str = "whole") -> dict[str, Any]:
@@ -136,7 +140,7 @@ def everything() -> Iterator[Golden]:
         readers={"windows": ("caption", "detect.qwen2.5-vl-7b"), "detections": ("dedup",)},
         lag="block",
     )
-    yield Golden("done", source, sub=("1", "2"))
+    yield Golden("done", source, sub=("1.2",))
     feed = {
         "uri": "rtsp://camera/1",
         "live": True,
@@ -144,7 +148,7 @@ def everything() -> Iterator[Golden]:
         "lag": "skip-older-than=10",
         "join_wait_s": 30.0,
     }
-    yield Golden("removed", Source(**{f: getattr(source, f) for f in source.__struct_fields__} | feed), sub=("1", "2"))
+    yield Golden("removed", Source(**{f: getattr(source, f) for f in source.__struct_fields__} | feed), sub=("1.2",))
 
     frames = tuple(Frame(t_ms=6000 + 1000 * i, frame=151 + 25 * i, jpeg=JPEG) for i in range(4))
     yield Golden(
@@ -160,9 +164,9 @@ def everything() -> Iterator[Golden]:
     yield Golden(
         "done",
         Context(**_place("context", "context", 0), **_answer(), fields=teams, from_=0, until_=900),
-        sub=("1", "0"),
+        sub=("0",),
     )
-    yield from _ends(Context, "context", "context", sub=("1", "4"))
+    yield from _ends(Context, "context", "context")
 
     yield Golden(
         "done", Caption(**_place("caption", "decode", 3), **_answer(), text="A corner.", fields={"ball": True})
@@ -249,5 +253,5 @@ def everything() -> Iterator[Golden]:
             missing=(),
             taken=((0, 9),),
         ),
-        sub=(by, "1", "0"),
+        sub=(by, "decode", "1", "0"),
     )
