@@ -1,0 +1,329 @@
+"""The embedded bus: SQLite in WAL mode and segment files on a local disk, shared by any number of processes of one machine.
+
+This room puts the parts together. Two threads block in its stead, one that writes and one that reads; the loop never does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from streamproc.bus.contract import Landing, Membership, Span, Table
+from streamproc.bus.embedded import roster
+from streamproc.bus.embedded.catalog import Catalog, load
+from streamproc.bus.embedded.heads import Heads
+from streamproc.bus.embedded.lease import EmbeddedLease, LeaseLanding
+from streamproc.bus.embedded.log import Append, Part, offset_at, read, span
+from streamproc.bus.embedded.membership import EmbeddedMembership
+from streamproc.bus.embedded.place import Place
+from streamproc.bus.embedded.presence import Alive, Presence
+from streamproc.bus.embedded.reader import Reader
+from streamproc.bus.embedded.segments import Payloads
+from streamproc.bus.embedded.table import EmbeddedTable
+from streamproc.bus.embedded.trim import Retire, trim
+from streamproc.bus.embedded.wake import Wake
+from streamproc.bus.embedded.writer import Plain, Tx, Writer
+from streamproc.errors import Fatal, Misconfigured, Retryable, StreamprocError, TooLarge
+from streamproc.topics import Topic
+from streamproc.wire import Entry, Stored
+
+POLL_S = 0.5
+"""Wake-ups are hints; this finds what they missed, and who died."""
+TRIM_EVERY_S = 60.0
+SEGMENT_AGE_S = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+class Embedded:
+    """`streamproc.bus.contract.Bus` on a file. Open it with `await Embedded.open(path)`."""
+
+    partitions: int
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        partitions: int | None = None,
+        prefix: str = "",
+        session_s: float = 10.0,
+        heartbeat_s: float | None = None,
+        retention_bytes: int | None = None,
+        floor_bytes: int = 64 * 2**20,
+        busy_s: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """`partitions` None: as many as it has, 16 if it is new. `busy_s`: how long a lock may keep us waiting."""
+        heartbeat_s = session_s / 5 if heartbeat_s is None else heartbeat_s
+        if not 0 < heartbeat_s <= session_s / 2:
+            raise Misconfigured(
+                f"heartbeat {heartbeat_s:g} s: it must be above 0 and at most half the session ({session_s:g} s)"
+            )
+        if partitions is not None and not 1 <= partitions <= 4096:
+            raise Misconfigured(f"{partitions} partitions: there can be 1 to 4096")
+        bus = cls()
+        bus.clock, bus.retention_bytes = clock, retention_bytes
+        bus._heartbeat_s = heartbeat_s
+        bus.place = Place(Path(path), floor_bytes=floor_bytes)
+        bus.writer = Writer(bus.place, partitions=partitions, busy_s=busy_s, clock=clock)
+        bus.partitions = await bus.writer.opened
+        bus.reader = Reader(bus.place, bus.writer.gate, busy_s=busy_s)
+        bus.payloads = Payloads(bus.place.segments)
+        bus.heads = Heads(bus.reader)
+        bus.catalog = Catalog(prefix=prefix, partitions=bus.partitions)
+        bus._wake = Wake(bus.place.wake)
+        bus.presence = Presence(Alive.open(bus.place.alive), session_s=session_s)
+        bus._memberships = set()
+        bus._tables = {}
+        bus._tasks = set()
+        bus._closed = False
+        asyncio.get_running_loop().add_reader(bus._wake.fileno(), bus._woken)
+        bus.writer.wake_others, bus.writer.stir = bus._wake.others, bus.heads.stir
+        bus._spawn(bus._pulse())
+        return bus
+
+    clock: Callable[[], float]
+    retention_bytes: int | None
+    place: Place
+    writer: Writer
+    reader: Reader
+    payloads: Payloads
+    heads: Heads
+    catalog: Catalog
+    presence: Presence
+    _heartbeat_s: float
+    _wake: Wake
+    _memberships: set[EmbeddedMembership]
+    _tables: dict[Part, EmbeddedTable]
+    _tasks: set[asyncio.Task[None]]
+    """Started by calls of any task and ended by `close`, which no TaskGroup could span; a failure fails the bus."""
+    _closed: bool
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.heads.fail(Fatal("the bus is closed"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._wake.fileno())
+        try:
+            if (process := self.presence.process) is not None:
+                await self.writer.do(Plain(lambda tx: roster.end(tx.db, process)))
+        except StreamprocError as e:  # the others will find us gone by our lock
+            log.warning("leaving %s: %s", self.place.database, e)
+        await self.writer.close()
+        await self.reader.close()
+        self.writer.gate.close()
+        self.presence.close()
+        self.payloads.close()
+        self._wake.close()
+        self.place.close()
+
+    # topics ---------------------------------------------------------------------------------------------------------
+
+    async def create(self, topics: Sequence[Topic]) -> None:
+        await self.writer.do(self.catalog.creating(topics))
+        self.catalog.learn(await self.reader.call(load))
+
+    async def topics(self) -> dict[str, int]:
+        self.catalog.learn(await self.reader.call(load))
+        return dict.fromkeys(self.catalog.names(), self.partitions)
+
+    async def known(self, names: Iterable[str]) -> None:
+        """Those topics are in the catalog; Misconfigured where one does not exist. Dead letters' are made as needed."""
+        wanted = {name for name in names if name not in self.catalog}
+        if not wanted:
+            return
+        self.catalog.learn(await self.reader.call(load))
+        missing = [name for name in wanted if name not in self.catalog]
+        made = [topic for name in missing if (topic := self.catalog.dead_letters(name))]
+        if len(made) < len(missing):
+            raise Misconfigured(
+                f"no topic '{min(set(missing) - {t.name for t in made})}' on this bus. `streamproc topics create` makes what is missing"
+            )
+        if made:
+            await self.create(made)
+
+    async def part(self, topic: str, partition: int) -> Part:
+        await self.known([topic])
+        return self.catalog.part(topic, partition)
+
+    # the log --------------------------------------------------------------------------------------------------------
+
+    async def publish(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            await self.writer.do(await self._append(entries))
+
+    async def read(self, topic: str, partition: int, offset: int, *, max_records: int, max_bytes: int) -> list[Stored]:
+        part = await self.part(topic, partition)
+        page = await self.reader.call(
+            lambda db: read(db, self.payloads, part, offset, max_records=max_records, max_bytes=max_bytes)
+        )
+        return page.records
+
+    async def span(self, topic: str, partition: int) -> Span:
+        part = await self.part(topic, partition)
+        return await self.reader.call(lambda db: span(db, part))
+
+    async def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
+        part = await self.part(topic, partition)
+        return await self.reader.call(lambda db: offset_at(db, part, time_ms))
+
+    async def follow(self, topic: str, partition: int) -> Table:
+        part = await self.part(topic, partition)
+        if part not in self._tables:
+            table = EmbeddedTable(self, part)
+            self._tables[part] = table
+            self._spawn(table.follow())
+        table = self._tables[part]
+        await table.caught_up()
+        return table
+
+    async def trim(self) -> None:
+        await trim(self, everything=True)
+
+    # services -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def join(
+        self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
+    ) -> AsyncIterator[Membership]:
+        await self.known(topics)
+        if self.presence.process is None:
+            await self.writer.do(Plain(self._enter))
+        process = self.presence.process
+        assert process is not None
+        name, ids = self.catalog.prefix + service, [self.catalog[topic].id for topic in topics]
+        member = await self.writer.do(
+            Plain(lambda tx: roster.join(tx.db, process=process, service=name, topics=ids, partitions=self.partitions))
+        )
+        membership = EmbeddedMembership(self, name, topics, member, weights=weights)
+        self._memberships.add(membership)
+        stop = self.heads.on_roster(membership.stir)
+        tending = self._spawn(membership.tend(every_s=min(POLL_S, self._heartbeat_s)))
+        try:
+            yield membership
+        finally:
+            stop()
+            self._memberships.discard(membership)
+            tending.cancel()
+            await asyncio.wait([tending])
+            if not self._closed:  # else all that was ours went with it
+                await membership.part()
+
+    async def members(self, service: str) -> dict[str, list[int]]:
+        name = self.catalog.prefix + service
+        found = await self.reader.call(lambda db: roster.load(db, name))
+        return {
+            member.name: [lease.partition for lease in found.leases if lease.owner == member.id]
+            for member in found.members
+            if self.presence.standing(member.process) == "alive"
+        }
+
+    async def progress(self, service: str) -> dict[tuple[str, int], int]:
+        prefix = self.catalog.prefix
+        rows = await self.reader.call(
+            lambda db: db.execute(
+                "SELECT name, p, base FROM lease JOIN progress ON lease = lease.id JOIN topic ON topic.id = topic"
+                " WHERE service = ?",
+                (prefix + service,),
+            ).fetchall()
+        )
+        return {(topic.removeprefix(prefix), p): base for topic, p, base in rows}
+
+    # for the other rooms --------------------------------------------------------------------------------------------
+
+    async def landing(self, lease: EmbeddedLease, landing: Landing) -> LeaseLanding:
+        """Checked, and ready for the writer."""
+        await self.known(landing.progress)
+        topics = {topic: self.catalog[topic].id for topic in landing.progress}
+        return LeaseLanding(lease, landing, await self._append(landing.outputs), topics)
+
+    async def _append(self, entries: Sequence[Entry]) -> Append:
+        await self.known({entry.topic for entry in entries})
+        for entry in entries:
+            if entry.size > (most := self.catalog[entry.topic].max_bytes):
+                raise TooLarge(
+                    f"a record of {entry.size} bytes for {entry.topic}, which takes {most}. Raise `max_bytes` of the topic,"
+                    " or name a store for claim checks"
+                )
+        return Append([(self.catalog.part(entry.topic, entry.partition), entry) for entry in entries])
+
+    def _enter(self, tx: Tx) -> None:
+        """This process's id. Its lock is held before its row is seen: a row without one would be taken for dead."""
+        [[process]] = tx.db.execute("INSERT INTO process(pid) VALUES (?) RETURNING id", (os.getpid(),)).fetchall()
+        self.presence.enter(process)
+
+    # in the background ----------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self.heads.fail(failure)
+
+    def _woken(self) -> None:
+        self._wake.drain()
+        self.heads.stir()
+
+    async def _pulse(self) -> None:
+        trimmed_s = opened_s = time.monotonic()
+        while True:
+            await asyncio.sleep(min(POLL_S, self._heartbeat_s))
+            try:
+                if not await self.reader.call(self._beat):
+                    await self._revive()
+                self.heads.stir()
+                now_s = time.monotonic()
+                if now_s - trimmed_s > TRIM_EVERY_S:
+                    trimmed_s = now_s
+                    if now_s - opened_s > SEGMENT_AGE_S:
+                        opened_s = now_s
+                        await self.writer.do(Retire())
+                    if await self.writer.do(Plain(self._claim_trim)):
+                        await trim(self, everything=False)
+            except Retryable as e:  # the next turn tries again
+                log.warning("%s: %s", self.place.database, e)
+
+    def _beat(self, _: sqlite3.Connection) -> bool:
+        self.place.check()
+        return self.presence.beat()
+
+    async def _revive(self) -> None:
+        """We were stopped for longer than the session. Which leases are still ours, only the rows can tell, under the gate."""
+
+        def look(tx: Tx) -> tuple[set[tuple[int, int]], float]:
+            found = tx.db.execute(
+                "SELECT lease.id, epoch FROM lease JOIN member ON member.id = owner WHERE process = ?",
+                (self.presence.process,),
+            ).fetchall()
+            return set(found), self.presence.beat_again()
+
+        owned, beat_s = await self.writer.do(Plain(look))
+        for membership in self._memberships:
+            membership.revived(owned)
+        self.presence.revived(beat_s)
+
+    def _claim_trim(self, tx: Tx) -> bool:
+        """One process trims for all."""
+        due_ms = tx.now_ms - int(TRIM_EVERY_S * 900)
+        return bool(
+            tx.db.execute(
+                "UPDATE bus SET trimmed_ms = ? WHERE trimmed_ms < ? RETURNING 1", (tx.now_ms, due_ms)
+            ).fetchall()
+        )

@@ -1,0 +1,129 @@
+"""One process's part in a service: take what is assigned to it and free, give up what is assigned to another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from streamproc.bus.contract import Lease
+from streamproc.bus.embedded import roster
+from streamproc.bus.embedded.lease import EmbeddedLease, load
+from streamproc.bus.embedded.log import Part
+from streamproc.bus.embedded.presence import Standing
+from streamproc.bus.embedded.writer import Plain
+
+if TYPE_CHECKING:
+    from streamproc.bus.embedded.bus import Embedded
+
+
+class EmbeddedMembership:
+    def __init__(
+        self, bus: Embedded, service: str, topics: Sequence[str], member: int, *, weights: Callable[[], Sequence[int]]
+    ) -> None:
+        self._bus, self._service, self._topics, self._member, self._weights = bus, service, topics, member, weights
+        self._held: dict[int, EmbeddedLease] = {}
+        self._taken: asyncio.Queue[EmbeddedLease | None] = asyncio.Queue()  # at most one a partition, and the end
+        self._leaving = False
+        self._stirred = asyncio.Event()
+        self._shared: tuple[object, ...] = ()
+        """What the last assignment was made for."""
+
+    async def leases(self) -> AsyncIterator[Lease]:
+        while lease := await self._taken.get():
+            if not lease.lost.is_set():
+                yield lease
+        self._taken.put_nowait(None)  # for whoever else iterates
+
+    async def leave(self) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self._taken.put_nowait(None)
+            await self._bus.writer.do(Plain(lambda tx: roster.leave(tx.db, self._member)))
+
+    def stir(self) -> None:
+        """Members or owners may have changed."""
+        self._stirred.set()
+
+    async def tend(self, *, every_s: float) -> None:
+        """For as long as the membership lasts. What nobody announces (a death) is seen at the next turn."""
+        while True:
+            self._bus.heads.check()
+            self._stirred.clear()
+            await self._look()
+            try:
+                async with asyncio.timeout(every_s):
+                    await self._stirred.wait()
+            except TimeoutError:
+                continue
+
+    async def part(self) -> None:
+        """Leave, and give back what is still held."""
+        for lease in self._held.values():
+            lease.lose()
+        self._held.clear()
+        self._taken.put_nowait(None)
+        await self._bus.writer.do(Plain(lambda tx: roster.part(tx.db, self._member)))
+
+    def revived(self, owned: set[tuple[int, int]]) -> None:
+        """We were stopped for longer than the session; `owned` are the (lease, epoch) that nobody took meanwhile."""
+        for lease in self._held.values():
+            if (lease.id, lease.epoch) not in owned:
+                lease.lose()
+        self.stir()
+
+    async def _look(self) -> None:
+        seen = await self._bus.reader.call(lambda db: roster.load(db, self._service))
+        self._held = {p: lease for p, lease in self._held.items() if not lease.lost.is_set()}
+        if self._leaving or not self._bus.presence.fresh():
+            return
+        standing = self._bus.presence.standing
+        await self._lead(seen, standing)
+        for row in seen.leases:
+            if row.assigned != self._member:
+                if (held := self._held.get(row.partition)) and row.assigned is not None:
+                    await held.release()
+            elif row.partition not in self._held and roster_free(seen, row, self._member, standing):
+                await self._take(row)
+
+    async def _lead(self, seen: roster.Roster, standing: Callable[[int], Standing]) -> None:
+        """Assign partitions, if that is ours to do and anything it depends on has changed."""
+        working = seen.working(standing)
+        if not working or working[0].id != self._member:
+            self._shared = ()
+            return
+        weights = list(self._weights()) or [1] * self._bus.partitions
+        shared = (tuple(m.id for m in working), len(seen.members), tuple(weights))
+        if shared != self._shared:
+            member = self._member
+            await self._bus.writer.do(Plain(lambda tx: roster.assign(tx.db, self._service, member, weights, standing)))
+            self._shared = shared
+            self.stir()
+
+    async def _take(self, row: roster.Owned) -> None:
+        standing = self._bus.presence.standing
+        epoch = await self._bus.writer.do(
+            Plain(lambda tx: roster.take(tx.db, self._service, row, self._member, standing))
+        )
+        if epoch is None:
+            return
+        parts: list[Part] = [self._bus.catalog.part(topic, row.partition) for topic in self._topics]
+        prefix = self._bus.catalog.prefix
+        loaded = await self._bus.reader.call(lambda db: load(db, row.id, parts, prefix=prefix))
+        lease = EmbeddedLease(
+            self._bus,
+            self._service,
+            row.partition,
+            id_=row.id,
+            epoch=epoch,
+            member=self._member,
+            parts=parts,
+            loaded=loaded,
+        )
+        self._held[row.partition] = lease
+        self._taken.put_nowait(lease)
+
+
+def roster_free(seen: roster.Roster, row: roster.Owned, member: int, standing: Callable[[int], Standing]) -> bool:
+    """Also what we own by the rows and do not hold: taken, and lost track of as a call was cancelled."""
+    return row.owner == member or seen.free(row, standing)
