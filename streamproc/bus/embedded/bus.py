@@ -111,7 +111,7 @@ class Embedded:
         if self._closed:
             return
         self._closed = True
-        self.heads.fail(Fatal("the bus is closed"))
+        self._fail(Fatal("the bus is closed"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -241,6 +241,13 @@ class Embedded:
         )
         return {(topic.removeprefix(prefix), p): base for topic, p, base in rows}
 
+    async def forget(self, service: str) -> None:
+        """A service that will never come back: its progress and state go, and retention no longer holds for it."""
+        name = self.catalog.prefix + service
+        if working := await self.members(service):
+            raise Misconfigured(f"{service} is at work ({', '.join(working)}): end it first")
+        await self.writer.do(Plain(lambda tx: roster.forget(tx.db, name)))
+
     # for the other rooms --------------------------------------------------------------------------------------------
 
     async def landing(self, lease: EmbeddedLease, landing: Landing) -> LeaseLanding:
@@ -275,7 +282,13 @@ class Embedded:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
-            self.heads.fail(failure)
+            self._fail(failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        """Nothing comes any more: whoever waits hears why."""
+        self.heads.fail(failure)
+        for membership in self._memberships:
+            membership.end()
 
     def _woken(self) -> None:
         self._wake.drain()

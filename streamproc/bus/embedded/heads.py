@@ -91,8 +91,6 @@ class Heads:
         """Nothing will come any more; whoever waits hears why."""
         self._failure = self._failure or failure
         self._tell([event for events in self._waits.values() for event in events])
-        for heard in list(self._roster_heard):
-            heard()
 
     def _seen(self, future: asyncio.Future[tuple[int, int, list[tuple[int, int]]] | None]) -> None:
         self._looking = False

@@ -144,7 +144,8 @@ def read(
     at_least_one: bool = True,
 ) -> Page:
     """Records from offset on; Expired where that lies before the beginning. At least one, however large, if so asked."""
-    for attempt in range(2):
+    missed: str | None = None
+    while True:
         db.execute("BEGIN")  # one snapshot: a trim between two statements would leave a hole that nobody reports
         try:
             begin, end = span(db, part)
@@ -155,12 +156,12 @@ def read(
             db.execute("COMMIT")
         if page.records or gone is None:
             return page
-        if attempt:  # the first time it may have been trimmed after our snapshot: then the next one says Expired
+        if gone.filename == missed:
             raise Corrupt(
                 f"{gone.filename} is missing: it holds {part.topic}[{part.partition}] at offset {offset}. Records elsewhere"
                 " are still readable; put the file back from a copy, or read on behind this record"
             ) from gone
-    raise AssertionError("unreachable")
+        missed = gone.filename  # trimmed after our snapshot? then the next one says Expired
 
 
 def _take(

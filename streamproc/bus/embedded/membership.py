@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ from streamproc.bus.embedded.lease import EmbeddedLease, load
 from streamproc.bus.embedded.log import Part
 from streamproc.bus.embedded.presence import Standing
 from streamproc.bus.embedded.writer import Plain
+from streamproc.errors import Retryable
 
 if TYPE_CHECKING:
     from streamproc.bus.embedded.bus import Embedded
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddedMembership:
@@ -34,6 +38,8 @@ class EmbeddedMembership:
             if not lease.lost.is_set():
                 yield lease
         self._taken.put_nowait(None)  # for whoever else iterates
+        if not self._leaving:
+            self._bus.heads.check()
 
     async def leave(self) -> None:
         if not self._leaving:
@@ -45,12 +51,22 @@ class EmbeddedMembership:
         """Members or owners may have changed."""
         self._stirred.set()
 
+    def end(self) -> None:
+        """Nothing is ours any more: we part, or the bus closes or fails."""
+        for lease in self._held.values():
+            lease.lose()
+        self._held.clear()
+        self._taken.put_nowait(None)
+
     async def tend(self, *, every_s: float) -> None:
         """For as long as the membership lasts. What nobody announces (a death) is seen at the next turn."""
         while True:
             self._bus.heads.check()
             self._stirred.clear()
-            await self._look()
+            try:
+                await self._look()
+            except Retryable as e:  # the next turn tries again
+                log.warning("%s: %s", self._service, e)
             try:
                 async with asyncio.timeout(every_s):
                     await self._stirred.wait()
@@ -59,10 +75,7 @@ class EmbeddedMembership:
 
     async def part(self) -> None:
         """Leave, and give back what is still held."""
-        for lease in self._held.values():
-            lease.lose()
-        self._held.clear()
-        self._taken.put_nowait(None)
+        self.end()
         await self._bus.writer.do(Plain(lambda tx: roster.part(tx.db, self._member)))
 
     def revived(self, owned: set[tuple[int, int]]) -> None:
@@ -83,7 +96,7 @@ class EmbeddedMembership:
             if row.assigned != self._member:
                 if (held := self._held.get(row.partition)) and row.assigned is not None:
                     await held.release()
-            elif row.partition not in self._held and roster_free(seen, row, self._member, standing):
+            elif row.partition not in self._held and seen.takeable(row, self._member, standing):
                 await self._take(row)
 
     async def _lead(self, seen: roster.Roster, standing: Callable[[int], Standing]) -> None:
@@ -122,8 +135,3 @@ class EmbeddedMembership:
         )
         self._held[row.partition] = lease
         self._taken.put_nowait(lease)
-
-
-def roster_free(seen: roster.Roster, row: roster.Owned, member: int, standing: Callable[[int], Standing]) -> bool:
-    """Also what we own by the rows and do not hold: taken, and lost track of as a call was cancelled."""
-    return row.owner == member or seen.free(row, standing)

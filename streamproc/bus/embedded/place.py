@@ -12,6 +12,7 @@ Beside `PATH` (the database, with SQLite's own `PATH-wal` and `PATH-shm`) stands
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import struct
@@ -178,6 +179,14 @@ def write_whole(path: Path, text: str) -> None:
         os.fsync(f.fileno())
     new.rename(path)
     sync_folder(path.parent)
+
+
+def sync_data(fd: int) -> None:
+    """The disk has it, not just its cache: on macOS only F_FULLFSYNC says so."""
+    if full := getattr(fcntl, "F_FULLFSYNC", None):
+        fcntl.fcntl(fd, full)
+    else:
+        os.fdatasync(fd)
 
 
 def sync_folder(folder: Path) -> None:

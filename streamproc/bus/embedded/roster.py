@@ -47,10 +47,10 @@ class Roster(NamedTuple):
     def owner(self, lease: Owned) -> Member | None:
         return next((m for m in self.members if m.id == lease.owner), None)
 
-    def free(self, lease: Owned, standing: Callable[[int], Standing]) -> bool:
-        """Released, or its owner is dead or has stopped."""
+    def takeable(self, lease: Owned, member: int, standing: Callable[[int], Standing]) -> bool:
+        """Released, or its owner is dead or has stopped; or ours by the rows though we do not hold it (an error between)."""
         owner = self.owner(lease)
-        return owner is None or standing(owner.process) != "alive"
+        return owner is None or owner.id == member or standing(owner.process) != "alive"
 
 
 def load(db: sqlite3.Connection, service: str) -> Roster:
@@ -99,6 +99,14 @@ def end(db: sqlite3.Connection, process: int) -> None:
     db.execute("DELETE FROM process WHERE id = ?", (process,))
 
 
+def forget(db: sqlite3.Connection, service: str) -> None:
+    for table in ("state", "progress"):
+        db.execute(f"DELETE FROM {table} WHERE lease IN (SELECT id FROM lease WHERE service = ?)", (service,))
+    for table in ("lease", "reads", "member"):
+        db.execute(f"DELETE FROM {table} WHERE service = ?", (service,))
+    _changed(db)
+
+
 def assign(
     db: sqlite3.Connection, service: str, member: int, weights: Sequence[int], standing: Callable[[int], Standing]
 ) -> None:
@@ -129,7 +137,7 @@ def take(
     """The new epoch; None where it is not ours to take. Looked at again, here under the gate: an owner may have come back."""
     roster = load(db, service)
     now = next(row for row in roster.leases if row.id == lease.id)
-    if now.assigned != member or now.epoch != lease.epoch or not roster.free(now, standing):
+    if now.assigned != member or now.epoch != lease.epoch or not roster.takeable(now, member, standing):
         return None
     return _own(db, lease.id, member)
 

@@ -57,6 +57,7 @@ def connect(path: Path, *, busy_s: float) -> sqlite3.Connection:
         "secure_delete=OFF",
         "cell_size_check=ON",
         "mmap_size=0",
+        "fullfsync=ON",
     ):
         db.execute(f"PRAGMA {pragma}")
     db.execute(f"PRAGMA journal_size_limit={16 * 2**20}")

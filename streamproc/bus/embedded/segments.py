@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from streamproc.bus.embedded.place import sync_folder
+from streamproc.bus.embedded.place import sync_data, sync_folder
 from streamproc.errors import Corrupt
 
 LARGE_BYTES = 16 * 1024
@@ -58,7 +58,7 @@ class Segments:
         """What was appended is on the disk; rows may refer to it."""
         if self._fd < 0 or self._synced == self._end:
             return
-        os.fdatasync(self._fd)
+        sync_data(self._fd)
         if not self._synced:
             sync_folder(self._folder)
         self._synced = self._end

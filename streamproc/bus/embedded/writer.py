@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from streamproc.bus.embedded.gate import Gate
-from streamproc.bus.embedded.place import Place
+from streamproc.bus.embedded.place import Place, sync_data
 from streamproc.bus.embedded.reader import settle
 from streamproc.bus.embedded.schema import check, connect, create, meant
 from streamproc.bus.embedded.segments import Segments
@@ -285,7 +285,7 @@ class Writer:
 
     def _sync(self, commits: int) -> None:
         try:
-            os.fdatasync(self._wal)
+            sync_data(self._wal)
         except OSError as e:
             # What the disk holds now, nobody can know: pages that failed to be written count as written from here on.
             self._broken = (
