@@ -1,0 +1,278 @@
+"""Claim checks: a payload larger than its topic allows lies in a store, and a small claim travels in its place.
+
+A payload's name in the store is its digest, so putting it twice is harmless, and whatever comes back is checked. Put
+before the claim lands, it can only be missing because it was swept: sweep nothing younger than the longest retention of
+a topic, dead letters included. No bus is known here; whoever publishes checks in, whoever reads checks out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from streamproc.errors import DiskFull, Misconfigured, Rejected, TooLarge, Unparseable, Unreachable
+from streamproc.wire import Entry, Stored
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+CLAIM, DIGEST, SIZE = "claim", "claim-sha256", "claim-bytes"
+
+
+class Store(Protocol):
+    """A room for bytes by name. What is put is there whole or not at all; putting again renews its age."""
+
+    uri: str
+
+    async def put(self, name: str, payload: bytes) -> None: ...
+
+    async def get(self, name: str) -> bytes | None:
+        """None where the store answers, and there is no such payload."""
+
+    async def sweep(self, older_than_s: float) -> int:
+        """Remove what was put longer ago; how many that were."""
+
+
+class Claims:
+    """Checks payloads in and out. Without a store a payload that is too large is rejected."""
+
+    def __init__(self, store: Store | None, *, threshold_bytes: int | None = None) -> None:
+        self._store, self._threshold = store, threshold_bytes
+
+    async def check_in(self, entry: Entry, max_bytes: int) -> Entry:
+        """The entry, or a claim to it where it is larger than `max_bytes` (or than the threshold set for all topics)."""
+        limit = min(max_bytes, self._threshold or max_bytes)
+        if entry.value is None or entry.size <= limit:
+            return entry
+        if self._store is None:
+            if entry.size <= max_bytes:
+                return entry
+            raise TooLarge(
+                f"{entry.topic}: a record of {entry.size} bytes where {max_bytes} are allowed, and there is no store for "
+                "claim checks (setting claims.store)"
+            )
+        digest = await asyncio.to_thread(_digest, entry.value)
+        await self._store.put(_name(digest), entry.value)
+        size, uri = len(entry.value), f"{self._store.uri}/{_name(digest)}"
+        claim = msgspec.json.encode({CLAIM: uri, "sha256": digest, "bytes": size})
+        headers = ((CLAIM, uri.encode()), (DIGEST, digest.encode()), (SIZE, str(size).encode()))
+        return replace(entry, value=claim, headers=(*entry.headers, *headers))
+
+    async def check_out(self, stored: Stored) -> Stored:
+        """The record as it was checked in; records that are no claim come back as they are."""
+        claim = stored.header(CLAIM)
+        if claim is None:
+            return stored
+        uri = claim.decode(errors="replace")
+        digest = (stored.header(DIGEST) or b"").decode(errors="replace")
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise Unparseable(f"claim to '{uri}' without a digest to check it by (header {DIGEST})")
+        if self._store is None:
+            raise Unreachable(
+                "claim store",
+                f"'{uri}' is wanted, and this process has no store",
+                remedy="Set claims.store as the writer did.",
+            )
+        payload = await self._store.get(_name(digest))  # by digest: the same payload, wherever the store has moved to
+        if payload is None:
+            raise Rejected(f"claim to '{uri}': there is no such payload in {self._store.uri} any more")
+        if await asyncio.to_thread(_digest, payload) != digest:
+            raise Rejected(f"claim to '{uri}': what lies there is not what was checked in ({digest[:12]}…)")
+        headers = tuple(h for h in stored.headers if h[0] not in (CLAIM, DIGEST, SIZE))
+        return replace(stored, value=payload, headers=headers)
+
+    async def sweep(self, older_than_s: float) -> int:
+        """Remove payloads put longer ago than this; how many that were."""
+        return await self._store.sweep(older_than_s) if self._store else 0
+
+
+def open_store(where: str) -> Store:
+    """A folder, or `s3://bucket/prefix` (extra `s3`; credentials and endpoint as AWS's own tools read them)."""
+    scheme, _, _ = where.partition("://")
+    if scheme == "s3":
+        return Bucket(where)
+    if scheme == "file":
+        return Folder(Path(unquote(urlsplit(where).path)))
+    if "://" in where:
+        raise Misconfigured(f"claims.store '{where}' is neither a folder nor s3://bucket/prefix")
+    return Folder(Path(where).expanduser())
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest}"
+
+
+# a folder -----------------------------------------------------------------------------------------------------------
+
+
+class Folder:
+    """Payloads as files. Across machines it has to be the same folder under whatever path."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._path, self._now = path.resolve(), now
+        self.uri = self._path.as_uri()
+
+    async def put(self, name: str, payload: bytes) -> None:
+        await asyncio.to_thread(self._put, name, payload)
+
+    async def get(self, name: str) -> bytes | None:
+        return await asyncio.to_thread(self._get, name)
+
+    async def sweep(self, older_than_s: float) -> int:
+        return await asyncio.to_thread(self._sweep, self._now() - older_than_s)
+
+    def _put(self, name: str, payload: bytes) -> None:
+        """Written aside and renamed, also where the file is there already: that renews its age."""
+        target = self._path / name
+        aside = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with self._mapped():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(target.parent, fcntl.LOCK_SH) as folder:
+                try:
+                    with aside.open("xb") as file:
+                        file.write(payload)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.utime(aside, (self._now(), self._now()))
+                    aside.rename(target)
+                except BaseException:
+                    with suppress(OSError):  # the error under way tells more
+                        aside.unlink(missing_ok=True)
+                    raise
+                os.fsync(folder)  # a rename is durable once the folder is
+
+    def _get(self, name: str) -> bytes | None:
+        with self._mapped():
+            try:
+                return (self._path / name).read_bytes()
+            except FileNotFoundError:
+                self._path.stat()  # a store that is not mounted is another matter than a payload that is gone
+                return None
+
+    def _sweep(self, before: float) -> int:
+        swept = 0
+        with self._mapped():
+            for folder in self._path.glob("??"):
+                with _locked(folder, fcntl.LOCK_EX):  # or a payload put anew between the look and the removal were lost
+                    old = [file for file in folder.iterdir() if file.stat().st_mtime < before]
+                    for file in old:
+                        file.unlink()
+                    swept += sum(not file.name.startswith(".") for file in old)  # the others are of writers that died
+        return swept
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"claim store {self.uri}: {e.strerror}") from e
+            raise Unreachable(
+                f"claim store {self.uri}",
+                str(e.strerror or e),
+                remedy="See that the folder is there and may be written.",
+            ) from e
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[int]:
+    """Hold a folder against sweepers (or, as a sweeper, against writers); its descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+# an object store ----------------------------------------------------------------------------------------------------
+
+
+class Bucket:
+    """Payloads as objects. A rule of the bucket's own that lets them expire does what `sweep` does."""
+
+    def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
+        self.uri, self._now = url.rstrip("/"), now
+        self._opened: S3Store | None = None
+
+    async def put(self, name: str, payload: bytes) -> None:
+        with self._mapped() as obstore:
+            await obstore.put_async(self._store(), name, payload)
+
+    async def get(self, name: str) -> bytes | None:
+        with self._mapped() as obstore:
+            try:
+                found = await obstore.get_async(self._store(), name)
+                return bytes(await found.bytes_async())
+            except (
+                FileNotFoundError,
+                obstore.exceptions.NotFoundError,
+            ):  # obstore raises the first, documents the second
+                await obstore.list_with_delimiter_async(self._store())  # fails where the bucket itself is not there
+                return None
+
+    async def sweep(self, older_than_s: float) -> int:
+        before, swept = self._now() - older_than_s, 0
+        with self._mapped() as obstore:
+            async for batch in obstore.list(self._store()):
+                old = [found["path"] for found in batch if found["last_modified"].timestamp() < before]
+                if old:
+                    await obstore.delete_async(self._store(), old)
+                    swept += len(old)
+        return swept
+
+    def _store(self) -> S3Store:
+        if self._opened is None:
+            from obstore.store import S3Store
+
+            self._opened = S3Store.from_url(
+                self.uri,
+                client_options={
+                    "timeout": timedelta(seconds=30),
+                    "connect_timeout": timedelta(seconds=5),
+                    "allow_http": True,  # who names an http:// endpoint means it
+                },
+                retry_config={
+                    "max_retries": 3,
+                    "retry_timeout": timedelta(seconds=20),
+                },  # then it is our turn: backoff, circuit
+            )
+        return self._opened
+
+    @contextmanager
+    def _mapped(self) -> Iterator[Any]:
+        """`Any`: the module of an extra that need not be installed."""
+        try:
+            import obstore
+            import obstore.exceptions
+        except ImportError as e:
+            raise Misconfigured(f"claims.store '{self.uri}' needs: pip install 'streamproc[s3]'") from e
+        try:
+            yield obstore
+        except (obstore.exceptions.InvalidPathError, obstore.exceptions.UnknownConfigurationKeyError) as e:
+            raise Misconfigured(f"claims.store '{self.uri}': {_first_line(e)}") from e
+        except (obstore.exceptions.BaseError, OSError) as e:
+            remedy = "See that the bucket is there, and AWS_ENDPOINT_URL, AWS_REGION and the credentials fit."
+            raise Unreachable(f"claim store {self.uri}", _first_line(e), remedy=remedy) from e
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
