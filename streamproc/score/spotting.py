@@ -1,0 +1,214 @@
+"""SoccerNet's action-spotting score, equal to the official evaluation to the last digit, and how it came about.
+
+What is easily done otherwise, and is done here as there:
+- times are cells of half a second; of two rows of one label in one cell the later one stands, whatever its confidence
+- a tolerance of δ seconds reaches δ/2 to either side
+- 200 thresholds between 0 and 1, then 11 levels of recall
+- the mean goes over all classes, those without any label among them (they count 0)
+- over several tolerances the mean is the trapezoid's, so the first and the last count half; unshown is then times 17/13
+- a prediction is visible or unshown as the label nearest in its class and half is; where there is none it is unshown
+
+A Tally keeps counts by game, so that intervals and comparisons draw games without matching anything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamproc.score.matching import NONE, axis, greedy
+from streamproc.score.spots import Floats, Ints, Predictions, Truth
+
+METRICS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
+    {
+        "loose": tuple(range(5, 65, 5)),
+        "tight": (1, 2, 3, 4, 5),
+        "at1": (1,),
+        "at2": (2,),
+        "at3": (3,),
+        "at4": (4,),
+        "at5": (5,),
+    }
+)
+"""Name → tolerances in seconds."""
+
+CELL_MS: Final = 500
+CELLS: Final = 120 * 60 * 1000 // CELL_MS
+THRESHOLDS: Final[Floats] = np.linspace(0, 1, 200)
+RECALLS: Final[Floats] = np.arange(11) / 10
+UNSHOWN, VISIBLE = 0, 1
+VIEWS: Final = ("all", "visible", "unshown")
+_SPAN = CELLS + 100
+_BLOCK = 256
+"""So many games at once are counted dense: 256 × 17 × 400 numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One metric. `average` and `per_class` are by view: all, visible, unshown."""
+
+    average: Mapping[str, float]
+    per_class: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How often a game has a cell (class, step of threshold, visible or not), as parallel columns."""
+
+    game: Ints
+    cell: Ints
+
+    def weighted(self, weights: Floats, cells: int) -> Floats:
+        """(draws, cells): the counts of all games, each as often as it was drawn."""
+        if (weights == 1).all() and len(weights) == 1:
+            return np.bincount(self.cell, minlength=cells).astype(np.float64)[None]
+        games = weights.shape[1]
+        total = np.zeros((len(weights), cells), np.float32)  # whole numbers far below 2**24: exact, and half the work
+        edges = np.searchsorted(self.game, np.arange(0, games + _BLOCK, _BLOCK))
+        for block, (a, b) in enumerate(pairwise(edges)):
+            first = block * _BLOCK
+            size = min(_BLOCK, games - first)
+            flat = np.bincount((self.game[a:b] - first) * cells + self.cell[a:b], minlength=size * cells)
+            dense = flat.reshape(size, cells).astype(np.float32)
+            total += weights[:, first : first + size].astype(np.float32) @ dense
+        return total.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Everything the score depends on, by game."""
+
+    games: int
+    classes: int
+    predicted: _Counts
+    hits: Mapping[int, _Counts]
+    """By tolerance."""
+    labels: NDArray[np.float64]
+    """(games, classes, unshown or visible)."""
+    overwritten: int
+    """Predictions that a later one of the same label in the same half second replaced."""
+
+
+def tally(truth: Truth, predictions: Predictions, *, games: int, classes: int) -> Tally:
+    """Match at every tolerance. Part 2 g + h - 1 is half h of game g."""
+    shown = np.where(truth.shown, VISIBLE, UNSHOWN)
+    t_line, t_rows = _cells(truth.part, truth.label, truth.time_ms, classes=classes)
+    p_line, p_rows = _cells(predictions.part, predictions.label, predictions.time_ms, classes=classes)
+    confidence = predictions.confidence[p_rows]
+    view = _nearest(t_line, shown[t_rows], p_line)
+    step = np.searchsorted(THRESHOLDS, confidence, side="right") - 1
+    game, cell = predictions.part[p_rows] // 2, (predictions.label[p_rows] * len(THRESHOLDS) + step) * 2 + view
+    hits = {}
+    for tolerance_s in sorted({t for tolerances in METRICS.values() for t in tolerances}):
+        taken = greedy(t_line, p_line, confidence, reach=tolerance_s * 1000 // CELL_MS // 2)
+        rows = np.sort(taken[taken != NONE])
+        hits[tolerance_s] = _Counts(game[rows], cell[rows])
+    index = (truth.part[t_rows] // 2 * classes + truth.label[t_rows]) * 2 + shown[t_rows]
+    labels = np.bincount(index, minlength=games * classes * 2).reshape(games, classes, 2)
+    return Tally(
+        games=games,
+        classes=classes,
+        predicted=_Counts(game, cell),
+        hits=hits,
+        labels=labels.astype(np.float64),
+        overwritten=len(predictions) - len(p_rows),
+    )
+
+
+def _cells(part: Ints, label: Ints, time_ms: Ints, *, classes: int) -> tuple[Ints, Ints]:
+    """Sorted places on one line for all parts and classes, and the rows they come from; a cell's last row stands."""
+    line = axis(part * classes + label, np.minimum(time_ms // CELL_MS, CELLS - 1), span=_SPAN)
+    order = np.argsort(line, kind="stable")
+    line = line[order]
+    last = np.ones(len(line), np.bool_)
+    last[:-1] = line[1:] != line[:-1]
+    return line[last], order[last]
+
+
+def _nearest(truth: Ints, shown: Ints, predicted: Ints) -> Ints:
+    """UNSHOWN or VISIBLE, as the nearest label in the same group is; halfway belongs to the later one."""
+    if not len(truth):
+        return np.full(len(predicted), UNSHOWN, np.int64)
+    middles = (truth[1:] + truth[:-1]) // 2
+    group, at = truth // _SPAN, truth % _SPAN
+    same = group[1:] == group[:-1]
+    # halves are rounded within the group, and groups end where the next one begins
+    middles = np.where(same, group[1:] * _SPAN + (at[1:] + at[:-1]) // 2, group[1:] * _SPAN)
+    near = np.searchsorted(middles, predicted, side="right")
+    return np.where(group[near] == predicted // _SPAN, shown[near], UNSHOWN)
+
+
+# from counts to scores ----------------------------------------------------------------------------------------------
+
+
+def score(counted: Tally) -> dict[str, Score]:
+    """All metrics, officially."""
+    curves = _per_tolerance(counted, np.ones((1, counted.games)))
+    result = {}
+    for name, tolerances in METRICS.items():
+        per_class = {view: _over(tolerances, curves, view=view)[0] for view in VIEWS}
+        average = {view: float(means[0]) for view, means in _averages(tolerances, curves).items()}
+        result[name] = Score(average=average, per_class=per_class)
+    return result
+
+
+def averages(counted: Tally, weights: Floats) -> dict[str, dict[str, Floats]]:
+    """Metric → view → mean average precision for each draw; weights[d, g] says how often draw d has game g."""
+    curves = _per_tolerance(counted, weights)
+    return {name: _averages(tolerances, curves) for name, tolerances in METRICS.items()}
+
+
+def _averages(tolerances: tuple[int, ...], curves: Mapping[int, Mapping[str, Floats]]) -> dict[str, Floats]:
+    found = {view: _over(tolerances, curves, view=view).mean(axis=-1) for view in VIEWS}
+    if len(tolerances) > 1:
+        found["unshown"] = found["unshown"] * 17 / 13  # 4 of the 17 classes never happen unseen, says the official code
+    return found
+
+
+def _over(tolerances: tuple[int, ...], curves: Mapping[int, Mapping[str, Floats]], *, view: str) -> Floats:
+    """(draws, classes): the trapezoid's mean over the tolerances."""
+    values: Floats = np.stack([curves[t][view] for t in tolerances])
+    if len(tolerances) == 1:
+        return np.asarray(values[0])
+    return np.asarray(((values[1:] + values[:-1]) / 2).sum(axis=0) / (len(tolerances) - 1))
+
+
+def _per_tolerance(counted: Tally, weights: Floats) -> dict[int, dict[str, Floats]]:
+    """Tolerance → view → average precision as (draws, classes)."""
+    predicted = _above(counted, counted.predicted, weights)
+    labels = np.einsum("dg,gcv->dcv", weights, counted.labels)
+    found = {}
+    for tolerance_s, hits in counted.hits.items():
+        right = _above(counted, hits, weights)
+        found[tolerance_s] = {
+            "all": average_precision(right.sum(axis=-1), predicted.sum(axis=-1), labels.sum(axis=-1)),
+            "visible": average_precision(right[..., VISIBLE], predicted[..., VISIBLE], labels[..., VISIBLE]),
+            "unshown": average_precision(right[..., UNSHOWN], predicted[..., UNSHOWN], labels[..., UNSHOWN]),
+        }
+    return found
+
+
+def _above(counted: Tally, counts: _Counts, weights: Floats) -> Floats:
+    """(draws, classes, thresholds, views): how many are at or above each threshold."""
+    shape = (len(weights), counted.classes, len(THRESHOLDS), 2)
+    each = counts.weighted(weights, shape[1] * shape[2] * shape[3]).reshape(shape)
+    return each[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+
+
+def average_precision(right: Floats, predicted: Floats, labels: Floats) -> Floats:
+    """Mean over 11 levels of recall of the best precision there or beyond; thresholds lie along the last axis of the first two."""
+    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
+    recall = np.divide(right, labels[..., None], out=np.zeros_like(right), where=labels[..., None] > 0)
+    best = np.maximum.accumulate(precision, axis=-1)  # recall only falls: 'there or beyond' is a beginning of the axis
+    total = np.zeros(right.shape[:-1])
+    for level in RECALLS:
+        reached = np.count_nonzero(recall >= level, axis=-1)
+        last = np.maximum(reached - 1, 0)
+        total += np.where(reached > 0, np.take_along_axis(best, last[..., None], axis=-1)[..., 0], 0)
+    return np.asarray(total / len(RECALLS))
