@@ -1,0 +1,137 @@
+"""Compacted topics, followed: one reader a partition for the whole process, and the newest value of every key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_left, insort
+from collections.abc import Callable
+
+from streamproc.bus.kafka.insides import EARLIEST, LATEST, READ_UNCOMMITTED, Client, TopicPartition
+from streamproc.bus.kafka.intake import Feed, Intake
+from streamproc.bus.kafka.mapping import at
+from streamproc.errors import Expired
+from streamproc.wire import Stored
+
+log = logging.getLogger(__name__)
+
+STEP = 1000
+"""Records taken before others have their turn."""
+
+
+class KafkaTable:
+    """One partition. Its task is owned by `Tables`."""
+
+    def __init__(self, client: Client, place: TopicPartition) -> None:
+        self._client, self._place = client, place
+        self._newest: dict[bytes, Stored] = {}
+        self._keys: list[bytes] = []
+        self._heard: dict[object, Callable[[Stored], None]] = {}
+        self._progress = asyncio.Condition()
+        self._position = 0
+        self._failed: BaseException | None = None
+
+    def get(self, key: bytes) -> Stored | None:
+        return self._newest.get(key)
+
+    def under(self, prefix: bytes) -> list[Stored]:
+        found = []
+        for i in range(bisect_left(self._keys, prefix), len(self._keys)):
+            if not self._keys[i].startswith(prefix):
+                break
+            found.append(self._newest[self._keys[i]])
+        return found
+
+    async def caught_up(self) -> None:
+        with at(f"table {self._place.topic}[{self._place.partition}]"):
+            # Of everything, committed or not: what landed a moment ago is readable a moment later, and then it is in.
+            wanted = {self._place: LATEST}
+            end = (await self._client.offsets(wanted, isolation=READ_UNCOMMITTED))[self._place]
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._position >= end or self._failed is not None)
+        if self._failed is not None:
+            raise self._failed
+
+    def on_change(self, heard: Callable[[Stored], None]) -> Callable[[], None]:
+        token = object()
+        self._heard[token] = heard
+        return lambda: self._heard.pop(token, None) and None
+
+    async def run(self, intake: Intake, name: str) -> None:
+        """Follow until cancelled. What goes wrong is raised to whoever waits to be caught up."""
+        came = asyncio.Event()
+        feed: Feed | None = None
+        try:
+            with at(f"table {self._place.topic}[{self._place.partition}]"):
+                begin = (await self._client.offsets({self._place: EARLIEST}))[self._place]
+            feed = intake.open(self._place, name, begin, came.set)
+            while True:
+                came.clear()
+                for stored in feed.take(max_records=STEP, max_bytes=2**24):
+                    self._apply(stored)
+                if isinstance(feed.problem, Expired) and not feed.ready:
+                    log.warning("%s; the table goes on behind them", feed.problem)
+                    feed.problem = None
+                elif feed.problem is not None and not feed.ready:
+                    raise feed.problem  # noqa: TRY301  # ends the loop as any other error does
+                intake.taken()
+                async with self._progress:
+                    self._position = feed.position
+                    self._progress.notify_all()
+                if feed.ready:
+                    await asyncio.sleep(0)
+                else:
+                    await came.wait()
+        except Exception as e:  # noqa: BLE001  # handed on, to whoever waits to be caught up
+            log.error("%s[%d] is followed no more: %s", *self._place, e)  # noqa: TRY400  # said in our words
+            async with self._progress:
+                self._failed = e
+                self._progress.notify_all()
+        finally:
+            if feed is not None:
+                intake.close(feed)
+
+    def _apply(self, stored: Stored) -> None:
+        key = stored.key
+        if stored.value is None:
+            if self._newest.pop(key, None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
+        else:
+            if key not in self._newest:
+                insort(self._keys, key)
+            self._newest[key] = stored
+        for heard in list(self._heard.values()):
+            heard(stored)
+
+
+class Tables:
+    """All tables that this process follows."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._intake: Intake | None = None
+        self._followed: dict[TopicPartition, tuple[KafkaTable, asyncio.Task[None]]] = {}
+
+    async def follow(self, place: TopicPartition, name: str) -> KafkaTable:
+        if place not in self._followed:
+            if self._intake is None:
+                self._intake = Intake(self._client, lane="tables")
+            table = KafkaTable(self._client, place)
+            task = asyncio.create_task(table.run(self._intake, name), name=f"follow {place.topic}[{place.partition}]")
+            self._followed[place] = table, task
+        table, _ = self._followed[place]
+        try:
+            await table.caught_up()
+        except BaseException:
+            if self._followed[place][1].done():  # it has failed: the next who asks gets another try
+                del self._followed[place]
+            raise
+        return table
+
+    async def stop(self) -> None:
+        tasks = [task for _, task in self._followed.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._intake is not None:
+            await self._intake.stop()
