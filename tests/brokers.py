@@ -6,6 +6,7 @@ Knows nothing of pytest. `deploy/kafka/cluster.py` does the work; here is only w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import shutil
 import subprocess
@@ -15,11 +16,11 @@ from pathlib import Path
 
 from deploy.kafka.cluster import PASSWORD, USER, Cluster, Missing, needed
 
-__all__ = ["PASSWORD", "USER", "Brokers", "missing", "start"]
+__all__ = ["PASSWORD", "USER", "Brokers", "missing", "shared", "start"]
 
 
 def missing() -> str | None:
-    """What this machine lacks to run brokers, with the command that brings it; None where nothing is."""
+    """What this machine lacks to run brokers of its own, with the command that brings it; None where it lacks nothing."""
     try:
         needed()
     except Missing as e:
@@ -97,6 +98,19 @@ def _guard(pid: int) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+_shared: list[Brokers] = []
+
+
+def shared() -> str:
+    """The bootstrap of one broker for all tests of this process: that of KAFKA_BOOTSTRAP_SERVERS, else one of our own."""
+    if named := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return named
+    if not _shared:
+        _shared.append(start())
+        atexit.register(_shared[0].close)
+    return _shared[0].bootstrap
 
 
 def start(n: int = 1, *, tls: bool = False, sasl: bool = False, settings: Mapping[str, str] | None = None) -> Brokers:

@@ -15,7 +15,7 @@ from aiokafka import errors
 
 from streamproc.bus.contract import Span
 from streamproc.bus.kafka import catalog
-from streamproc.bus.kafka.insides import EARLIEST, LATEST, Client, TopicPartition, hasten
+from streamproc.bus.kafka.insides import EARLIEST, LATEST, Client, TopicPartition, tune
 from streamproc.bus.kafka.intake import MOST_BYTES, Feed
 from streamproc.bus.kafka.mapping import at
 from streamproc.bus.kafka.membership import KafkaMembership
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 REQUEST_S = 10.0
 """For any answer of a broker; those that are kept waiting on purpose come long before."""
 
-LANDING_S = 20.0
-"""For one transaction, from its beginning to its end."""
-
 
 class Kafka:
     def __init__(
@@ -46,10 +43,11 @@ class Kafka:
         partitions: int,
         replication: int | None,
         session_s: float,
+        landing_s: float,
     ) -> None:
         """Nothing is open yet: `await Kafka.open(…)`."""
         self.bootstrap, self.names = bootstrap, names
-        self.partitions, self.session_s = partitions, session_s
+        self.partitions, self.session_s, self._landing_s = partitions, session_s, landing_s
         self._replication = replication
         self._options = security.options()
         self._name = f"streamproc-{socket.gethostname()}-{os.getpid()}"
@@ -69,10 +67,12 @@ class Kafka:
         partitions: int = 16,
         replication: int | None = None,
         session_s: float = 10.0,
+        landing_s: float = 20.0,
     ) -> Self:
         """`replication`: copies of topics made here; 3 where there are three brokers, else 1. `session_s`: how long a
-        process may be silent before others take its partitions; brokers allow 6 to 1800 unless told."""
-        hasten()
+        process may be silent before others take its partitions; brokers allow 6 to 1800 unless told. `landing_s`: for one
+        transaction; later its end is unseen."""
+        tune()
         bus = cls(
             bootstrap,
             Names(prefix),
@@ -80,6 +80,7 @@ class Kafka:
             partitions=partitions,
             replication=replication,
             session_s=session_s,
+            landing_s=landing_s,
         )
         try:
             with at(f"broker {bootstrap}"):
@@ -156,7 +157,7 @@ class Kafka:
             identity=identity,
             name=self._name,
             prefix=self.names.prefix,
-            within_s=LANDING_S,
+            within_s=self._landing_s,
         )
 
     async def publish(self, entries: Sequence[Entry]) -> None:

@@ -9,6 +9,7 @@ coordinator without the consumer around it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
@@ -39,9 +40,13 @@ RETRY_S = 0.05
 T = TypeVar("T")
 
 
-def hasten() -> None:
-    """aiokafka waits 20 ms where the last transaction's markers are not written yet; they are, after 2."""
+def tune() -> None:
+    """aiokafka waits 20 ms where the last transaction's markers are not written yet; they are, after 2. And it warns of
+    every such thing: what matters is said in our words, so it is quiet unless somebody set its level."""
     sender.BACKOFF_OVERRIDE = 0.002
+    logger = logging.getLogger("aiokafka")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
 
 
 def now_s() -> float:
