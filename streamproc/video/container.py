@@ -1,0 +1,248 @@
+"""Opening a file or an address, and its packets in order. The one place that FFmpeg's errors are mapped.
+
+Not here: what is in the packets (bitstream), which of them are needed (plan), decoding (decoding).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags as CodecFlags
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from streamproc.errors import Rejected, Retryable, StreamprocError, Unreachable
+from streamproc.video.address import Address
+from streamproc.video.bitstream import Bitstream, bitstream, never
+
+ATTACHED = Disposition.attached_pic
+FOR_THE_MOMENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT}
+"""Errors of the machine rather than of the file."""
+
+logging.getLogger("libav").setLevel(logging.CRITICAL)  # decoders talk about every damaged byte; we report what follows
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a file may ask of us."""
+
+    pixels: int = 8192 * 4352
+    duration_s: float = 48 * 3600
+    size_bytes: int = 512 * 2**30
+    open_s: float = 20
+    read_s: float = 20
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open container and the one stream of it that is shown."""
+
+    address: Address
+    container: InputContainer
+    stream: VideoStream
+    limits: Limits
+    damage: str | None = None
+    """Why reading ended before the end, where it did; what came before holds."""
+
+    @property
+    def time_base(self) -> Fraction:
+        assert self.stream.time_base, "FFmpeg gives every stream a time base"
+        return self.stream.time_base
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """Packets of the stream from its beginning, empty ones left out, and those that can never be shown."""
+        reader = self.reader
+        orphan = reader.orphan if reader else never
+        entries = 0
+        for packet in self.packets_on():
+            if orphan is not never and entries < 2 and reader:
+                data = bytes(packet)
+                entries += reader.entry(data)
+                if entries < 2 and orphan(data):
+                    continue
+            yield packet
+
+    def packets_on(self) -> Iterator[Packet[VideoStream]]:
+        """Packets of the stream from where the container stands."""
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:
+                    yield packet
+        except av.FFmpegError as e:
+            # ffmpeg, too, takes this for the end of the file.
+            self.damage = f"reading stopped: {_said(e)}"
+
+    @property
+    def reader(self) -> Bitstream | None:
+        context = self.stream.codec_context
+        return bitstream(context.name, context.extradata)
+
+    @property
+    def timeless(self) -> bool:
+        """The container keeps no time of showing, and FFmpeg's guess at it is not what ffmpeg goes by."""
+        return self.container.format.name == "avi"
+
+    @property
+    def tick(self) -> int:
+        """How long one frame is shown, in the time base, where nothing else tells."""
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        return max(1, round(1 / rate / self.time_base)) if rate else 1
+
+    def seek(self, timestamp: int) -> bool:
+        """To a place from which a packet at `timestamp` can be read on to, as far as the container knows one."""
+        try:
+            self.container.seek(timestamp, stream=self.stream, backward=True)
+        except av.FFmpegError:
+            return False
+        return True
+
+    def rewind(self) -> bool:
+        """To the first packet; False for what can be read only once."""
+        if not self.address.is_file and self.address.scheme not in {"http", "https"}:
+            return False
+        self.container.close()
+        self.container = _open(self.address, self.limits)
+        self.stream = _stream(self.address.shown, self.container, self.limits)
+        return True
+
+
+@contextmanager
+def opened(address: Address, limits: Limits) -> Iterator[Opened]:
+    """The file, open; raises with its name and the place where it fails."""
+    _look(address, limits)
+    container = _open(address, limits)
+    try:
+        video = Opened(address, container, _stream(address.shown, container, limits), limits)
+    except BaseException:
+        container.close()
+        raise
+    try:
+        yield video
+    finally:
+        video.container.close()
+
+
+def _open(address: Address, limits: Limits) -> InputContainer:
+    try:
+        return av.open(
+            address.target,
+            format=address.format,
+            options=dict(address.options),
+            timeout=(limits.open_s, limits.read_s),
+            metadata_errors="replace",
+        )
+    except av.FFmpegError as e:
+        raise _refused(address.shown, address, e) from e
+    except (ValueError, UnicodeError) as e:
+        raise Rejected(f"{address.shown}: cannot be opened: {e}") from e
+
+
+def _look(address: Address, limits: Limits) -> None:
+    """What the file system says of a file before FFmpeg does; its words are clearer."""
+    if not address.is_file:
+        return
+    path = Path(address.target)
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise Rejected(f"{path}: is a folder, not a video file")
+        with path.open("rb"):
+            pass
+    except OSError as e:
+        kind = Retryable if e.errno in FOR_THE_MOMENT else Rejected
+        raise kind(f"{path}: {e.strerror}") from e
+    if size == 0:
+        raise Rejected(f"{path}: is empty (0 bytes)")
+    if size > limits.size_bytes:
+        raise Rejected(f"{path}: {size} bytes where video.max_bytes allows {limits.size_bytes}")
+
+
+def _stream(name: str, container: InputContainer, limits: Limits) -> VideoStream:
+    """The stream that ffmpeg would choose: the largest, a default one before others, cover art last."""
+    streams = container.streams.video
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams}))
+        raise Rejected(f"{name}: no video stream in it ({kinds or 'nothing'} only)")
+
+    def liking(stream: VideoStream) -> int:
+        if stream.disposition & ATTACHED:
+            return 1
+        return stream.width * stream.height + 5_000_000 * bool(stream.disposition & Disposition.default)
+
+    chosen = max(streams, key=liking)
+    context = chosen.codec_context
+    if context is None:
+        raise Rejected(f"{name}: no decoder for its video stream")
+    if chosen.width * chosen.height > limits.pixels:
+        raise Rejected(
+            f"{name}: pictures of {chosen.width} × {chosen.height} where video.max_pixels allows {limits.pixels}"
+        )
+    if container.duration and container.duration / 1e6 > limits.duration_s:
+        raise Rejected(
+            f"{name}: {container.duration / 1e6:.0f} s long where video.max_duration_s allows {limits.duration_s:.0f}"
+        )
+    for other in container.streams:
+        if other is not chosen:
+            other.discard = Discard.all  # their packets are not even read where the container lets us
+    context.thread_count = 1  # many slices in parallel, one thread each: none waits for another
+    context.options = {"max_pixels": str(limits.pixels)}
+    if context.name == "hevc":
+        context.flags |= (
+            CodecFlags.output_corrupt
+        )  # shown by ffmpeg where a file begins in mid-GOP; newer libraries hide it
+    return chosen
+
+
+def _refused(name: str, address: Address, e: av.FFmpegError) -> StreamprocError:
+    if address.is_file:
+        kind = Retryable if e.errno in FOR_THE_MOMENT else Rejected
+        return kind(f"{name}: not a video that can be read: {_said(e)}")
+    if isinstance(e, av.HTTPClientError):
+        return Rejected(f"{name}: {_said(e)}")
+    if isinstance(e, av.InvalidDataError):
+        return Rejected(f"{name}: answers, but not with a video")
+    if isinstance(e, (av.ProtocolNotFoundError, av.OptionNotFoundError, av.DemuxerNotFoundError)):
+        return Rejected(f"{name}: {_said(e)}")
+    return Unreachable(name, _said(e), remedy="Is the address right, and is its server up?")
+
+
+def _said(e: av.FFmpegError) -> str:
+    """FFmpeg's words without the file name, which may hold a password."""
+    return e.strerror or type(e).__name__
+
+
+@dataclass(slots=True)
+class Clock:
+    """FFmpeg's best_effort_timestamp, which PyAV does not show: pts, or dts where those have been worse so far.
+
+    It has a memory, so it must see every frame from the first on (libavcodec/decode.c, guess_correct_pts).
+    """
+
+    faulty_pts: int = 0
+    faulty_dts: int = 0
+    last_pts: int = field(default=-(2**63))
+    last_dts: int = field(default=-(2**63))
+
+    def best(self, pts: int | None, dts: int | None) -> int | None:
+        if dts is not None:
+            self.faulty_dts += dts <= self.last_dts
+            self.last_dts = dts
+        elif pts is not None:
+            self.last_dts = pts
+        if pts is not None:
+            self.faulty_pts += pts <= self.last_pts
+            self.last_pts = pts
+        elif dts is not None:
+            self.last_pts = dts
+        if pts is not None and (self.faulty_pts <= self.faulty_dts or dts is None):
+            return pts
+        return dts

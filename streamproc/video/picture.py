@@ -1,0 +1,120 @@
+"""A decoded frame as a model is shown it: upright, square pixels, no longer than asked, right colours, as a JPEG.
+
+Also the digest of a frame as it was decoded, by which two decoders are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import simplejpeg
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from streamproc.errors import Misconfigured
+
+UNSPECIFIED = 2
+"""AVCOL_SPC_UNSPECIFIED. ffmpeg reads such pictures as ITU-R 601, which is also what a JPEG is, so they pass as they are."""
+
+Plane = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How pictures are shown."""
+
+    longest: int | None = None
+    """Pixels of the longer side at most; None: as large as they are."""
+    quality: int = 85
+
+    def __post_init__(self) -> None:
+        if self.longest is not None and not 16 <= self.longest <= 65500:
+            raise Misconfigured(f"longest side {self.longest}: 16 to 65500 pixels can be asked for")
+        if not 1 <= self.quality <= 100:
+            raise Misconfigured(f"JPEG quality {self.quality}: 1 to 100 can be asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class Jpeg:
+    data: bytes
+    width: int
+    height: int
+
+
+class Painter:
+    """Makes JPEGs of one stream's frames; keeps the scaler, which is dear to set up."""
+
+    def __init__(self, look: Look, aspect: Fraction | None = None) -> None:
+        self._look, self._aspect = look, aspect or Fraction(1)
+        self._scaler = VideoReformatter()
+
+    def jpeg(self, frame: VideoFrame) -> Jpeg:
+        width, height = shown_size(frame.width, frame.height, self._aspect, self._look.longest)
+        scaled = self._scaler.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuvj420p",
+            interpolation=Interpolation.AREA,
+            src_colorspace=Colorspace.ITU601 if frame.colorspace == UNSPECIFIED else None,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
+        y, u, v = (upright(_plane(p), frame) for p in scaled.planes[:3])
+        data = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=self._look.quality)
+        return Jpeg(data, y.shape[1], y.shape[0])
+
+
+def shown_size(width: int, height: int, aspect: Fraction, longest: int | None) -> tuple[int, int]:
+    """With square pixels, and no side longer than asked; nothing is made larger than it is, but for its pixels' shape."""
+    wide = width * aspect if aspect > 0 else Fraction(width)
+    scale = min(Fraction(1), longest / max(wide, Fraction(height))) if longest else Fraction(1)
+    return max(1, round(wide * scale)), max(1, round(height * scale))
+
+
+def upright(plane: Plane, frame: VideoFrame) -> Plane:
+    """Turned and mirrored as the file says, in quarter turns."""
+    data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub says str; it takes the enum
+    if data is None:
+        return plane
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])  # x' = ax + cy, y' = bx + dy
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if turned else (a, d)
+    plane = plane.T if turned else plane
+    plane = plane[:, ::-1] if across < 0 else plane
+    plane = plane[::-1] if down < 0 else plane
+    return np.ascontiguousarray(plane)
+
+
+def digest(frame: VideoFrame) -> str:
+    """MD5 of the picture as decoded: planes in their order, rows without padding, as `ffmpeg -f framemd5` has it."""
+    whole = hashlib.md5(usedforsecurity=False)
+    for i, plane in enumerate(frame.planes):
+        whole.update(_rows(plane, _row_bytes(frame, i, plane)).tobytes())
+    return whole.hexdigest()
+
+
+def _row_bytes(frame: VideoFrame, i: int, plane: VideoPlane) -> int:
+    if len(frame.planes) == 1:
+        return (plane.width * frame.format.padded_bits_per_pixel + 7) // 8
+    if frame.format.name == "pal8":
+        return plane.width if i == 0 else plane.line_size
+    here = [c for c in frame.format.components if c.plane == i]
+    return plane.width * sum((c.bits + 7) // 8 for c in here)
+
+
+def _plane(plane: VideoPlane) -> Plane:
+    return _rows(plane, plane.width)
+
+
+def _rows(plane: VideoPlane, row_bytes: int) -> Plane:
+    data: Plane = np.frombuffer(memoryview(plane), np.uint8)
+    return data[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)[:, :row_bytes]
