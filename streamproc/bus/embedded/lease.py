@@ -14,7 +14,7 @@ from streamproc.bus.embedded import roster
 from streamproc.bus.embedded.log import Append, Part, read, span
 from streamproc.bus.embedded.segments import Segments
 from streamproc.bus.embedded.writer import Plain, Tx
-from streamproc.errors import Expired, Fenced
+from streamproc.errors import Expired, Fenced, UnseenEnd
 from streamproc.wire import Stored
 
 if TYPE_CHECKING:
@@ -165,12 +165,17 @@ class LeaseLanding:
 
     def apply(self, tx: Tx) -> None:
         db, landing = tx.db, self._landing
-        held = db.execute(
-            "UPDATE lease SET serial = ? WHERE id = ? AND epoch = ? RETURNING 1",
-            (landing.serial, self._id, self._epoch),
-        ).fetchall()
-        if not held:
+        [[epoch, serial]] = db.execute("SELECT epoch, serial FROM lease WHERE id = ?", (self._id,)).fetchall() or [
+            [0, 0]
+        ]
+        if epoch != self._epoch:
             raise Fenced(f"{self._service}[{self._partition}] has another owner by now; nothing landed")
+        if landing.serial != serial + 1:  # its owner was cancelled while it landed the one before
+            raise UnseenEnd(
+                f"{self._service}[{self._partition}]: landing {landing.serial} after {serial}; nothing landed."
+                " Renew the lease and read its serial"
+            )
+        db.execute("UPDATE lease SET serial = ? WHERE id = ?", (landing.serial, self._id))
         self._append.apply(tx)
         if landing.state:
             self._keep(db)

@@ -44,6 +44,9 @@ class EmbeddedMembership:
     async def leave(self) -> None:
         if not self._leaving:
             self._leaving = True
+            while not self._taken.empty():  # nobody has seen these
+                if lease := self._taken.get_nowait():
+                    await lease.release()
             self._taken.put_nowait(None)
             await self._bus.writer.do(Plain(lambda tx: roster.leave(tx.db, self._member)))
 
@@ -133,5 +136,8 @@ class EmbeddedMembership:
             parts=parts,
             loaded=loaded,
         )
+        if self._leaving:
+            await lease.release()
+            return
         self._held[row.partition] = lease
         self._taken.put_nowait(lease)

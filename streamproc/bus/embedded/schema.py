@@ -73,6 +73,8 @@ def create(db: sqlite3.Connection, *, partitions: int) -> None:
         f"BEGIN; {TABLES}; PRAGMA application_id={APPLICATION}; PRAGMA user_version={VERSION};"
         f"INSERT INTO bus(id, identity, partitions) VALUES (1, '{identity}', {partitions}); COMMIT;"
     )
+    # from here on the file says by itself what it is, also where its WAL got lost
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def check(db: sqlite3.Connection, path: Path, *, partitions: int | None) -> tuple[str, int, int]:
