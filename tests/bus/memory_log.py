@@ -31,11 +31,13 @@ Spread = tuple[float, float]
 class Partition:
     """Records in the order of their offsets; not every offset has one."""
 
-    __slots__ = ("begin", "end", "heard", "records")
+    __slots__ = ("begin", "end", "heard", "newest", "records")
 
     def __init__(self) -> None:
         self.records: list[Stored] = []
         self.begin = self.end = 0
+        self.newest: dict[bytes, Stored] = {}
+        """Of every key, as a table that is never late would have it."""
         self.heard: dict[object, Callable[[], None]] = {}
         """Who wants to know that there is more; by whatever they are known by."""
 
@@ -49,6 +51,14 @@ class Partition:
             if records[guess].offset == offset:
                 return guess
         return bisect_left(records, offset, key=lambda r: r.offset)
+
+    def add(self, entry: Entry, time_ms: int) -> None:
+        stored = Stored(
+            entry.topic, entry.partition, entry.key, entry.value, entry.headers, offset=self.end, time_ms=time_ms
+        )
+        self.records.append(stored)
+        self.newest[entry.key] = stored
+        self.end += 1
 
     def cut(self, begin: int) -> None:
         """What stands before `begin` is gone."""
@@ -129,10 +139,9 @@ class MemoryLog:
         """All of them in this moment, then tell whoever listens."""
         time_ms = int(asyncio.get_running_loop().time() * 1000)
         touched: dict[Partition, None] = {}
-        for e in entries:
-            log = self.log(e.topic, e.partition)
-            log.records.append(Stored(e.topic, e.partition, e.key, e.value, e.headers, offset=log.end, time_ms=time_ms))
-            log.end += 1
+        for entry in entries:
+            log = self.log(entry.topic, entry.partition)
+            log.add(entry, time_ms)
             touched[log] = None
         for log in touched:
             log.end += self.markers
@@ -157,8 +166,7 @@ class MemoryLog:
         for (name, _), log in self._logs.items():
             topic = self.topic(name)
             if topic.compacted:
-                newest = {s.key: s for s in log.records}
-                log.records = [s for s in log.records if newest[s.key] is s and s.value is not None]
+                log.records = [s for s in log.records if log.newest[s.key] is s and s.value is not None]
             if topic.retention_hours:
                 oldest_ms = now_ms - topic.retention_hours * 3_600_000
                 log.cut(next((s.offset for s in log.records if s.time_ms >= oldest_ms), log.end))
@@ -169,15 +177,15 @@ class MemoryLog:
         return list(self.log(topic, partition).records)
 
     def newest(self, topic: str, key: bytes) -> Stored | None:
-        """The value of a key as a table that is never late would have it."""
-        records = self.log(topic, partition_of(stream_of(key), self.partitions)).records
-        return next((s for s in reversed(records) if s.key == key), None)
+        """A record's or a deletion's place in the log, whichever came last for the key."""
+        return self.log(topic, partition_of(stream_of(key), self.partitions)).newest.get(key)
 
     def under(self, topic: str, prefix: bytes) -> list[Stored]:
-        """Newest values of the keys of one stream that start with a prefix."""
-        records = self.log(topic, partition_of(stream_of(prefix), self.partitions)).records
-        newest = {s.key: s for s in records if s.key.startswith(prefix)}
-        return [newest[key] for key in sorted(newest) if newest[key].value is not None]
+        """Newest values of the keys of one stream that start with a prefix, in the order of their keys."""
+        newest = self.log(topic, partition_of(stream_of(prefix), self.partitions)).newest
+        return [
+            newest[key] for key in sorted(k for k in newest if k.startswith(prefix)) if newest[key].value is not None
+        ]
 
     def ids(self, topic: str) -> set[tuple[Any, ...]]:
         """(service, root, stream, generation, index) of all that ever landed in a topic."""
