@@ -13,13 +13,17 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.runner import Backoff, Bounds
+
+if TYPE_CHECKING:
+    from streamproc.bus import claims
+    from streamproc.bus.contract import Bus
 
 FILE = "streamproc.toml"
 PREFIX = "STREAMPROC_"
@@ -41,6 +45,9 @@ INHERITED = {
 
 _BY_KUBERNETES = re.compile(r"STREAMPROC_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP)(_.*)?)?)")
 """A pod is told of every service in its namespace; one named `streamproc…` looks like a setting and is none."""
+
+PARTITIONS = 16
+"""Of a new deployment that does not say."""
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -80,6 +87,15 @@ class Http(Group):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """0: any free one."""
+
+
+class Embedded(Group):
+    """The bus of one machine."""
+
+    heartbeat_s: Seconds | None = None
+    """By default a fifth of the session. Kafka's client beats as it sees fit."""
+    retention_bytes: Positive | None = None
+    """The oldest records make room beyond this, unless somebody has yet to read them."""
 
 
 class Claims(Group):
@@ -129,15 +145,15 @@ class Settings(Group):
     """embedded:PATH or kafka://host:port[,…]"""
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""
     """Stands before every topic, group and transactional id: two deployments share a broker by it."""
-    partitions: Annotated[int, Field(ge=1, le=10_000)] = 16
-    """Of every topic, fixed for life: choose for the processes you will ever want."""
+    partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Of every topic, fixed for life: choose for the processes you will ever want. By default as many as there are, or 16."""
     replication: Positive | None = None
     """Of topics that are created; by default 3, or 1 where there are fewer than three brokers."""
     session_s: Seconds = 10
     """A process that is silent for so long has lost its leases."""
-    heartbeat_s: Seconds = 3
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: Kafka = Kafka()
+    embedded: Embedded = Embedded()
     http: Http = Http()
     bounds: Bounds = Bounds()
     backoff: Backoff = Backoff()
@@ -163,8 +179,9 @@ class Settings(Group):
 
     @model_validator(mode="after")
     def _a_session_outlives_a_lost_heartbeat(self) -> Self:
-        if self.heartbeat_s * 2 > self.session_s:
-            raise ValueError(f"session_s {self.session_s:g} must be at least twice heartbeat_s {self.heartbeat_s:g}")
+        beat = self.embedded.heartbeat_s
+        if beat is not None and beat * 2 > self.session_s:
+            raise ValueError(f"session_s {self.session_s:g} must be at least twice embedded.heartbeat_s {beat:g}")
         return self
 
 
@@ -325,3 +342,44 @@ def parse_bus(text: str) -> EmbeddedAt | KafkaAt:
         if all(_SERVER.fullmatch(server) for server in servers.split(",")):
             return KafkaAt(servers)
     raise Misconfigured(f"bus '{text}' is neither embedded:PATH nor kafka://host:port[,host:port…]")
+
+
+async def open_bus(settings: Settings) -> Bus:
+    """The bus that the settings name, open. Only what it needs is imported: a laptop needs no Kafka client."""
+    at = parse_bus(settings.bus)
+    if isinstance(at, EmbeddedAt):
+        from streamproc.bus import embedded
+
+        return await embedded.Embedded.open(
+            at.path,
+            partitions=settings.partitions,
+            prefix=settings.topic_prefix,
+            session_s=settings.session_s,
+            heartbeat_s=settings.embedded.heartbeat_s,
+            retention_bytes=settings.embedded.retention_bytes,
+        )
+    from streamproc.bus import kafka
+
+    said = settings.kafka
+    return await kafka.Kafka.open(
+        at.bootstrap,
+        prefix=settings.topic_prefix,
+        partitions=settings.partitions or PARTITIONS,
+        replication=settings.replication,
+        session_s=settings.session_s,
+        security=kafka.KafkaSecurity(
+            protocol=said.protocol,
+            mechanism=said.mechanism,
+            username=said.username,
+            password=said.password.get_secret_value() if said.password else None,
+            cafile=said.cafile,
+        ),
+    )
+
+
+def open_claims(settings: Settings) -> claims.Claims:
+    """Claim checks over the store that the settings name; without one, what is too large is rejected."""
+    from streamproc.bus import claims
+
+    said = settings.claims
+    return claims.Claims(claims.open_store(said.store) if said.store else None, threshold_bytes=said.threshold_bytes)

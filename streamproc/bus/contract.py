@@ -50,12 +50,16 @@ class Lease(Protocol):
     partition: int
     state: Mapping[str, bytes]
     """As of the last landing before this lease was taken (or renewed). The bus lets go of it once `forget_state` is called."""
-    progress: Mapping[str, int]
-    """Topic → first offset not done, as of the same landing; a topic nobody ever landed for is absent."""
-    serial: int
-    """Of the last landing; 0 before the first."""
     lost: asyncio.Event
     """Set when the lease is known to be lost. Not knowing is no proof of owning: landing is."""
+
+    @property
+    def progress(self) -> Mapping[str, int]:
+        """Topic → first offset not done, as of the same landing; a topic nobody ever landed for is absent."""
+
+    @property
+    def serial(self) -> int:
+        """Of the last landing; 0 before the first."""
 
     def forget_state(self) -> None:
         """The owner has taken the state over; free the memory."""

@@ -12,7 +12,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,6 +25,7 @@ import typer
 from streamproc.errors import Misconfigured, StreamprocError, Unreachable
 
 if TYPE_CHECKING:
+    from streamproc.bus.contract import Bus
     from streamproc.settings import Settings
 
 T = TypeVar("T")
@@ -147,6 +149,25 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
+
+
+@asynccontextmanager
+async def opened(told: Settings, *, make: bool = False) -> AsyncIterator[Bus]:
+    """The bus, closed at the end. An embedded one that is not there is only made where the command is for that."""
+    from streamproc.settings import EmbeddedAt, open_bus, parse_bus
+
+    at = parse_bus(told.bus)
+    if isinstance(at, EmbeddedAt) and not make and not at.path.exists():
+        raise Unreachable(
+            f"embedded bus {at.path}",
+            "there is no such file",
+            remedy="Name another by --bus, or make it: streamproc topics create",
+        )
+    bus = await open_bus(told)
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 # results ------------------------------------------------------------------------------------------------------------

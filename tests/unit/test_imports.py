@@ -52,6 +52,9 @@ SHARED = {"bus": {"contract", "spread", "claims"}, "stages": set[str]()}
 EXPORTED: dict[str, set[str]] = {
     "streamproc": {"__version__"},
     "streamproc.cli": {"build", "main"},
+    "streamproc.bus.embedded": {"Embedded"},
+    "streamproc.bus.kafka": {"Kafka", "KafkaSecurity"},
+    "streamproc.models.observer": {"ABILITIES", "Observer", "Settings", "create_app", "running"},
     "streamproc.runner": {"Backoff", "Bounds", "Service"},
 }
 """What a package's `__init__` offers. Packages that are not named here offer nothing: their modules are imported."""

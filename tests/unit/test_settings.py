@@ -23,7 +23,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_options_win_over_the_environment_that_wins_over_the_file_that_wins_over_defaults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert load().partitions == 16
+    assert load().partitions is None
     Path("streamproc.toml").write_text('partitions = 3\ntopic_prefix = "file."\n[bounds]\ncalls = 5\nwindow = 6')
     assert load().partitions == 3
     monkeypatch.setenv("STREAMPROC_PARTITIONS", "4")
@@ -84,7 +84,7 @@ def test_every_setting_can_be_given_in_the_environment(name: str, monkeypatch: p
         "kafka.protocol": "SSL",
         "log_level": "debug",
         "session_s": "44",
-        "heartbeat_s": "1",
+        "embedded.heartbeat_s": "1",
         "backoff.attempts": "9",
     }
     if name == "kafka.mechanism":
@@ -130,7 +130,7 @@ def test_secrets_are_in_no_representation_and_in_no_error(monkeypatch: pytest.Mo
         ("partitions = 0", "setting 'partitions' (STREAMPROC_PARTITIONS): 0: "),
         ("topic_prefix = 'a/b'", "setting 'topic_prefix' (STREAMPROC_TOPIC_PREFIX): 'a/b': "),
         ("bus = 'redis://x'", "'redis://x' is neither embedded:PATH nor kafka://host:port"),
-        ("heartbeat_s = 9", "session_s 10 must be at least twice heartbeat_s 9"),
+        ("embedded.heartbeat_s = 9", "session_s 10 must be at least twice embedded.heartbeat_s 9"),
         ("kafka.protocol = 'SASL_SSL'", "SASL_SSL needs mechanism, username and password"),
         ("kafka.mechanism = 'PLAIN'", "needs protocol SASL_SSL or SASL_PLAINTEXT"),
         ("partitions = ", "settings file 'streamproc.toml' cannot be read"),
