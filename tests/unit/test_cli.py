@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -30,7 +31,7 @@ HEAVY = {
 }
 
 
-def streamproc(*arguments: str) -> subprocess.CompletedProcess[str]:
+def streamproc(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "streamproc", *arguments],
         capture_output=True,
@@ -85,6 +86,13 @@ def test_results_go_to_stdout_and_all_else_to_stderr() -> None:
     assert (wrong.returncode, wrong.stdout) == (Code.USAGE, "")
     assert "No such command 'no-such-command'" in wrong.stderr
     assert "See streamproc --help" in wrong.stderr
+
+
+def test_wrong_settings_are_wrong_usage_in_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "streamproc.toml").write_text("partitons = 4")
+    told = streamproc("status", cwd=tmp_path)
+    assert told.returncode == Code.USAGE
+    assert told.stderr == "no setting 'partitons'; did you mean 'partitions'?\n"
 
 
 @pytest.mark.parametrize(
