@@ -36,6 +36,7 @@ def streamproc(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
         [sys.executable, "-m", "streamproc", *arguments],
         capture_output=True,
         text=True,
+        cwd=cwd,
         timeout=60,
         check=False,
     )
