@@ -140,6 +140,9 @@ class Spot(Struct, frozen=True, kw_only=True):
     shown: bool = True
     """False where the broadcast does not show it."""
     team: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    """Where the event is known as a stretch; SoccerNet itself has moments only, and its evaluation does not look here."""
 
 
 class _Row(Struct):
@@ -152,6 +155,8 @@ class _Row(Struct):
     confidence: float | str | None = None
     visibility: str | None = None
     team: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
 
 
 class _Labels(Struct):
@@ -192,9 +197,10 @@ def write_predictions(game: str, spots: Iterable[Spot]) -> bytes:
     return _encoded({"UrlLocal": game, "predictions": predictions})
 
 
-def _written(spot: Spot, **more: str) -> dict[str, str]:
+def _written(spot: Spot, **more: str) -> dict[str, Any]:
     at = game_time(spot.half, spot.time_ms)
-    return {"gameTime": at, "label": spot.label, "position": str(spot.time_ms), **more}
+    stretch = {} if spot.start_ms is None else {"start_ms": spot.start_ms, "end_ms": spot.end_ms}
+    return {"gameTime": at, "label": spot.label, "position": str(spot.time_ms), **more, **stretch}
 
 
 def _encoded(document: object) -> bytes:
@@ -233,7 +239,14 @@ def _label_spot(row: _Row, place: str, problems: Problems) -> Spot | None:
     time_ms = said_ms if row.position is None else _position(row, place, said_ms=said_ms, problems=problems)
     if label is None or not _is_half(half, place, problems):
         return None
-    return Spot(half=half, time_ms=time_ms, label=label, shown=row.visibility != "not shown", team=row.team)
+    return Spot(
+        half=half,
+        time_ms=time_ms,
+        label=label,
+        shown=row.visibility != "not shown",
+        team=row.team,
+        **_stretch(row, place),
+    )
 
 
 def _prediction_spot(row: _Row, place: str, problems: Problems) -> Spot | None:
@@ -247,7 +260,7 @@ def _prediction_spot(row: _Row, place: str, problems: Problems) -> Spot | None:
     time_ms = _position(row, place, said_ms=said[1] if said else None, problems=problems)
     if label is None or not _is_half(half, place, problems):
         return None
-    return Spot(half=half, time_ms=time_ms, label=label, confidence=confidence, team=row.team)
+    return Spot(half=half, time_ms=time_ms, label=label, confidence=confidence, team=row.team, **_stretch(row, place))
 
 
 def _label(row: _Row, place: str, problems: Problems) -> str | None:
@@ -296,6 +309,14 @@ def _whole(value: float | str | None, place: str, name: str) -> int:
         return int(value)
     except (ValueError, OverflowError) as e:
         raise Rejected(f"{place}: {name} '{value}' is not a whole number") from e
+
+
+def _stretch(row: _Row, place: str) -> dict[str, int]:
+    if row.start_ms is None or row.end_ms is None:
+        return {}
+    if not 0 <= row.start_ms <= row.end_ms:
+        raise Rejected(f"{place}: a stretch from {row.start_ms} to {row.end_ms} ms")
+    return {"start_ms": row.start_ms, "end_ms": row.end_ms}
 
 
 def _is_half(half: int, place: str, problems: Problems) -> bool:

@@ -103,7 +103,7 @@ def tally(truth: Truth, predictions: Predictions, *, games: int, classes: int) -
     confidence = predictions.confidence[p_rows]
     view = _nearest(t_line, shown[t_rows], p_line)
     step = np.searchsorted(THRESHOLDS, confidence, side="right") - 1
-    game, cell = predictions.part[p_rows] // 2, (predictions.label[p_rows] * len(THRESHOLDS) + step) * 2 + view
+    game, cell = predictions.part[p_rows] // 2, (predictions.label[p_rows] * 2 + view) * len(THRESHOLDS) + step
     hits = {}
     for tolerance_s in sorted({t for tolerances in METRICS.values() for t in tolerances}):
         taken = greedy(t_line, p_line, confidence, reach=tolerance_s * 1000 // CELL_MS // 2)
@@ -182,23 +182,24 @@ def _over(tolerances: tuple[int, ...], curves: Mapping[int, Mapping[str, Floats]
 def _per_tolerance(counted: Tally, weights: Floats) -> dict[int, dict[str, Floats]]:
     """Tolerance → view → average precision as (draws, classes)."""
     predicted = _above(counted, counted.predicted, weights)
-    labels = np.einsum("dg,gcv->dcv", weights, counted.labels)
+    labels = _views(np.einsum("dg,gcv->vdc", weights, counted.labels))
     found = {}
     for tolerance_s, hits in counted.hits.items():
-        right = _above(counted, hits, weights)
-        found[tolerance_s] = {
-            "all": average_precision(right.sum(axis=-1), predicted.sum(axis=-1), labels.sum(axis=-1)),
-            "visible": average_precision(right[..., VISIBLE], predicted[..., VISIBLE], labels[..., VISIBLE]),
-            "unshown": average_precision(right[..., UNSHOWN], predicted[..., UNSHOWN], labels[..., UNSHOWN]),
-        }
+        each = average_precision(_above(counted, hits, weights), predicted, labels)
+        found[tolerance_s] = dict(zip(VIEWS, each, strict=True))
     return found
 
 
 def _above(counted: Tally, counts: _Counts, weights: Floats) -> Floats:
-    """(draws, classes, thresholds, views): how many are at or above each threshold."""
-    shape = (len(weights), counted.classes, len(THRESHOLDS), 2)
+    """(views, draws, classes, thresholds): how many are at or above each threshold."""
+    shape = (len(weights), counted.classes, 2, len(THRESHOLDS))
     each = counts.weighted(weights, shape[1] * shape[2] * shape[3]).reshape(shape)
-    return each[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+    return _views(np.moveaxis(each[..., ::-1].cumsum(axis=-1)[..., ::-1], 2, 0))
+
+
+def _views(counts: Floats) -> Floats:
+    """All, visible and unshown, from unshown and visible along the first axis."""
+    return np.stack([counts.sum(axis=0), counts[VISIBLE], counts[UNSHOWN]])
 
 
 def average_precision(right: Floats, predicted: Floats, labels: Floats) -> Floats:
@@ -206,9 +207,6 @@ def average_precision(right: Floats, predicted: Floats, labels: Floats) -> Float
     precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
     recall = np.divide(right, labels[..., None], out=np.zeros_like(right), where=labels[..., None] > 0)
     best = np.maximum.accumulate(precision, axis=-1)  # recall only falls: 'there or beyond' is a beginning of the axis
-    total = np.zeros(right.shape[:-1])
-    for level in RECALLS:
-        reached = np.count_nonzero(recall >= level, axis=-1)
-        last = np.maximum(reached - 1, 0)
-        total += np.where(reached > 0, np.take_along_axis(best, last[..., None], axis=-1)[..., 0], 0)
-    return np.asarray(total / len(RECALLS))
+    best = np.concatenate((np.zeros((*best.shape[:-1], 1)), best), axis=-1)  # no threshold reaches it: 0
+    reached = [np.count_nonzero(recall >= level, axis=-1) for level in RECALLS]
+    return np.asarray(np.take_along_axis(best, np.stack(reached, axis=-1), axis=-1).sum(axis=-1) / len(RECALLS))

@@ -1,0 +1,53 @@
+"""coverage.json as `run --out` writes it: which time of a stream was looked at, by every service that owed an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from streamproc.errors import Rejected
+from streamproc.messages import Stretch
+from streamproc.ranges import Ranges
+
+FILE = "coverage.json"
+
+
+class Covered(Struct, frozen=True):
+    """One service on one stream, or on an hour of it."""
+
+    stream: str
+    service: str
+    done: tuple[Stretch, ...]
+    failed: tuple[Stretch, ...]
+    skipped: tuple[Stretch, ...]
+    missing: tuple[Stretch, ...]
+
+
+def read(data: bytes, *, file: str) -> list[Covered]:
+    """One record, or a list of them."""
+    try:
+        found = msgspec.json.decode(data, type=Covered | list[Covered])
+    except msgspec.DecodeError as e:
+        raise Rejected(f"{file}: {e}") from e
+    return found if isinstance(found, list) else [found]
+
+
+def looked_at(records: Iterable[Covered]) -> tuple[Ranges, Ranges]:
+    """(covered, whole) in milliseconds: covered is what every service has done, whole what any of them speaks of."""
+    done: dict[str, Ranges] = {}
+    whole = Ranges()
+    for record in records:
+        mine = done.setdefault(record.service, Ranges())
+        for lo, hi in record.done:
+            mine.add(lo, hi)
+            whole.add(lo, hi)
+        for lo, hi in (*record.failed, *record.skipped, *record.missing):
+            whole.add(lo, hi)
+    covered = whole.copy()
+    for mine in done.values():
+        for lo, hi in whole:
+            for a, b in mine.missing(lo, hi):
+                covered.remove(a, b)
+    return covered, whole

@@ -1,0 +1,34 @@
+"""`[{"time": seconds, "raw": text}]`: a row an event or a window, with the model's own text. What the text says is for
+recovery to read, not for this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from streamproc.errors import Rejected
+
+
+class Said(Struct, frozen=True):
+    """One row."""
+
+    time: float
+    """Seconds from the beginning of the stream."""
+    raw: str
+
+
+def read(data: bytes, *, file: str) -> list[Said]:
+    try:
+        rows = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=list[Said])
+    except msgspec.DecodeError as e:
+        raise Rejected(f"{file}: {e}") from e
+    for number, row in enumerate(rows, start=1):
+        if row.time < 0:
+            raise Rejected(f"{file} row {number}: time {row.time} is before the beginning")
+    return rows
+
+
+def write(rows: Iterable[Said]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(list(rows)), indent=2) + b"\n"

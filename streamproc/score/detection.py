@@ -1,0 +1,165 @@
+"""Found, missed, made up: precision, recall and F1 within a tolerance, what was taken for what, and spans against spans.
+
+Beside the official number, in whole seconds to either side and at one threshold: what people ask first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from streamproc.score.matching import NONE, axis, greedy
+from streamproc.score.spots import Bools, Floats, Ints, Predictions, Stretches, Truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """One-to-one, in time and label; rows of the truth and of the predictions as they were given."""
+
+    taken: Ints
+    """For each truth the prediction that found it, or NONE."""
+    hit: Bools
+    """For each prediction: it found something."""
+
+
+def match(truth: Truth, predictions: Predictions, *, within_ms: int, classes: int) -> Matches:
+    """Each truth takes the surest prediction of its label no further than `within_ms` (see `matching`)."""
+    return _match(
+        truth.part * classes + truth.label,
+        predictions.part * classes + predictions.label,
+        truth,
+        predictions,
+        within_ms,
+    )
+
+
+def _match(t_group: Ints, p_group: Ints, truth: Truth, predictions: Predictions, within_ms: int) -> Matches:
+    span = 2 + 2 * within_ms + int(max(truth.time_ms.max(initial=0), predictions.time_ms.max(initial=0)))
+    t_line, p_line = axis(t_group, truth.time_ms, span=span), axis(p_group, predictions.time_ms, span=span)
+    t_order, p_order = np.argsort(t_line, kind="stable"), np.argsort(p_line, kind="stable")
+    found = greedy(t_line[t_order], p_line[p_order], predictions.confidence[p_order], reach=within_ms)
+    taken = np.full(len(truth), NONE, np.int64)
+    taken[t_order] = np.where(found == NONE, NONE, p_order[found] if len(p_order) else NONE)
+    hit = np.zeros(len(predictions), np.bool_)
+    hit[taken[taken != NONE]] = True
+    return Matches(taken=taken, hit=hit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Counts by class, or by anything: how many labels, predictions, and predictions that found a label."""
+
+    labels: Floats
+    predicted: Floats
+    hits: Floats
+
+    @property
+    def precision(self) -> Floats:
+        return share(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> Floats:
+        return share(self.hits, self.labels)
+
+    @property
+    def f1(self) -> Floats:
+        return share(2 * self.hits, self.labels + self.predicted)
+
+    def total(self) -> Found:
+        """All classes together (micro)."""
+        return Found(labels=self.labels.sum(-1), predicted=self.predicted.sum(-1), hits=self.hits.sum(-1))
+
+
+def share(part: ArrayLike, whole: ArrayLike) -> Floats:
+    """part / whole, and 0 where there is nothing: finding nothing of nothing earns nothing."""
+    over = np.asarray(whole, np.float64)
+    return np.divide(part, over, out=np.zeros(over.shape), where=over > 0)
+
+
+def found(truth: Truth, predictions: Predictions, matches: Matches, *, classes: int) -> Found:
+    def count(labels: Ints) -> Floats:
+        return np.bincount(labels, minlength=classes).astype(np.float64)
+
+    return Found(
+        labels=count(truth.label), predicted=count(predictions.label), hits=count(predictions.label[matches.hit])
+    )
+
+
+def by_game(truth: Truth, predictions: Predictions, matches: Matches, *, games: int) -> Found:
+    """The same by game, all classes together: what intervals are drawn from."""
+
+    def count(parts: Ints) -> Floats:
+        return np.bincount(parts // 2, minlength=games).astype(np.float64)
+
+    return Found(labels=count(truth.part), predicted=count(predictions.part), hits=count(predictions.part[matches.hit]))
+
+
+# what was taken for what --------------------------------------------------------------------------------------------
+
+
+def confusion(truth: Truth, predictions: Predictions, *, within_ms: int, classes: int) -> Ints:
+    """(classes + 1, classes + 1): rows are true labels, columns predicted ones, the last of each is 'nothing'.
+
+    What agrees in label is paired first; what is left over is paired by time alone.
+    """
+    right = match(truth, predictions, within_ms=within_ms, classes=classes)
+    table = np.zeros((classes + 1, classes + 1), np.int64)
+    np.add.at(table, (predictions.label[right.hit], predictions.label[right.hit]), 1)
+    t_left, p_left = truth.where(right.taken == NONE), predictions.where(~right.hit)
+    wrong = _match(t_left.part, p_left.part, t_left, p_left, within_ms)
+    paired = wrong.taken != NONE
+    np.add.at(table, (t_left.label[paired], p_left.label[wrong.taken[paired]]), 1)
+    table[:classes, classes] = np.bincount(t_left.label[~paired], minlength=classes)
+    table[classes, :classes] = np.bincount(p_left.label[~wrong.hit], minlength=classes)
+    return table
+
+
+# spans --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlaps:
+    """Spans paired one to one, largest overlap first: their temporal IoU, and how many were left alone."""
+
+    iou: Floats
+    truth: int
+    predicted: int
+
+    @property
+    def mean(self) -> float:
+        """Over all true spans; one that nothing overlaps counts 0."""
+        return float(self.iou.sum() / self.truth) if self.truth else 0.0
+
+    def at(self, threshold: float) -> Found:
+        """Found and missed, where a pair counts from this IoU on."""
+        hits = np.count_nonzero(self.iou >= threshold)
+        return Found(
+            labels=np.array(float(self.truth)), predicted=np.array(float(self.predicted)), hits=np.array(float(hits))
+        )
+
+
+def overlaps(truth: Stretches, predicted: Stretches) -> Overlaps:
+    """`part` is whatever must agree: stream and label as one number."""
+    pairs = []
+    begin = 0
+    order = np.lexsort((predicted.start_ms, predicted.part))
+    for row in np.lexsort((truth.start_ms, truth.part)).tolist():
+        part, a, b = truth.part[row], truth.start_ms[row], truth.end_ms[row]
+        while begin < len(order) and predicted.part[order[begin]] < part:
+            begin += 1
+        for other in order[begin:].tolist():
+            c, d = predicted.start_ms[other], predicted.end_ms[other]
+            if predicted.part[other] != part or c >= b:
+                break
+            if d > a:
+                shared = min(b, d) - max(a, c)
+                pairs.append((-shared / (max(b, d) - min(a, c)), row, other))
+    iou, seen_t, seen_p = [], set(), set()
+    for negative, t, p in sorted(pairs):
+        if t not in seen_t and p not in seen_p:
+            seen_t.add(t)
+            seen_p.add(p)
+            iou.append(-negative)
+    return Overlaps(iou=np.asarray(iou, np.float64), truth=len(truth.part), predicted=len(predicted.part))
