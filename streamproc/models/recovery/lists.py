@@ -1,0 +1,155 @@
+"""Lists without JSON: numbered, marked with dashes or stars, tables, or lines of `Label: …`. As Llama likes to answer.
+
+An item is taken for an event only where it says so: by a key such as `Event:`, by a label that the task knows, or by a team
+or a confidence beside what it names. Each becomes an object of the strings that stand in it, so that events are made of
+them as of JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from streamproc.models.recovery.nothing import says_nothing
+
+_KEYS: Final = {
+    "label": "label",
+    "event": "label",
+    "event type": "label",
+    "event label": "label",
+    "type": "label",
+    "action": "label",
+    "incident": "label",
+    "team": "team",
+    "side": "team",
+    "confidence": "confidence",
+    "confidence score": "confidence",
+    "confidence level": "confidence",
+    "probability": "confidence",
+    "score": "confidence",
+    "details": "details",
+    "detail": "details",
+    "description": "details",
+    "reason": "details",
+    "explanation": "details",
+    "time": "time",
+    "timestamp": "time",
+}
+_ITEM: Final = re.compile(
+    r"([ \t]*)(?:(?:event|incident)[ \t]+)?(?:\#{1,6}[ \t]*)?(?:(?:\d{1,3}[.):]|[-*•+–])[ \t]+|(?=\*\*))(.*)",
+    re.IGNORECASE,
+)
+_FIELD: Final = re.compile(
+    r"(?:^|[\n,;|(\u2013\u2014-])[ \t]*[*_\"'`]{0,3}("
+    + "|".join(sorted(_KEYS, key=len, reverse=True))
+    + r")[*_\"'`]{0,3}[ \t]*[:=][ \t*_]*",
+    re.IGNORECASE,
+)
+_BOLD: Final = re.compile(r"(?:\*\*|__)([^*_\n]{1,80}?)[:.]?(?:\*\*|__)[:.]?")
+_HEAD: Final = re.compile(r"[^:(\n\u2013\u2014]{1,80}?(?=[:(\n\u2013\u2014]|[ \t]-[ \t]|,|$)")
+_ASIDE: Final = re.compile(r"\(([^()\n]{1,80})\)")
+_NOT: Final = re.compile(r"(?:no|none|not|0|false|n/a|nothing)\b", re.IGNORECASE)
+_TRIM: Final = " \t\n,;|-–—*_`\"'."
+_LONGEST_ITEM: Final = 2000
+_MOST_WORDS: Final = 5
+"""Of a label; more are a sentence."""
+
+
+def listed(text: str, known: Callable[[str], bool]) -> tuple[list[dict[str, str]], bool]:
+    """The events of a list in a text, and whether each of its items says of a label that it was not seen."""
+    if "|" in text and (rows := _table(text)):
+        return rows, False
+    read = [_event(item, known) for item in _items(text)]
+    return [event for event in read if event], bool(read) and all(event == {} for event in read)
+
+
+def _items(text: str) -> Iterator[str]:
+    """Each item with what is indented below it; a new `Label:` begins one too."""
+    item: list[str] = []
+    depth = -1
+    for line in text.splitlines():
+        marked = _ITEM.match(line)
+        body = marked[2] if marked else line
+        field = _FIELD.match(body)
+        names = bool(field) and _KEYS[field[1].lower()] == "label" if field else False
+        outer = marked is not None and (depth < 0 or len(marked[1]) <= depth) and (not field or names)
+        again = names and any((f := _FIELD.match(i)) and _KEYS[f[1].lower()] == "label" for i in item)
+        if outer or again:
+            if item:
+                yield "\n".join(item)[:_LONGEST_ITEM]
+            item, depth = [body], len(marked[1]) if marked else depth
+        elif marked or item or names:
+            item.append(body)
+    if item:
+        yield "\n".join(item)[:_LONGEST_ITEM]
+
+
+def _event(item: str, known: Callable[[str], bool]) -> dict[str, str] | None:
+    """The object of an item; {} where it says that there was none; None where it is no event."""
+    fields = list(_FIELD.finditer(item))
+    event = _fields(item, fields)
+    if "label" in event:
+        return {} if says_nothing(event["label"]) else event
+    label, rest = _head(item[: fields[0].start()] if fields else item)
+    if _NOT.match(rest.lstrip(" :*-–—(=\t")):
+        return {} if known(label) or known(label.removesuffix("s")) else None
+    aside = _aside(rest)
+    if not label or not (known(label) or event.keys() | aside.keys() >= {"confidence"} or "team" in event | aside):
+        return None
+    said = _ASIDE.sub("", rest).strip(_TRIM + ":")
+    if said and not fields:
+        event["details"] = said
+    return {"label": label, **aside, **event}
+
+
+def _fields(item: str, fields: list[re.Match[str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    ends = [*(f.start() for f in fields[1:]), len(item)]
+    for field, end in zip(fields, ends, strict=False):
+        key, value = _KEYS[field[1].lower()], item[field.end() : end].strip(_TRIM)
+        if key != "details":
+            value = value.partition("\n")[0].strip(_TRIM)
+        if value:
+            found.setdefault(key, value if "(" in value else value.removesuffix(")"))
+    return found
+
+
+def _head(head: str) -> tuple[str, str]:
+    """What an item calls its event, and what it says behind that."""
+    head = head.lstrip()
+    found = _BOLD.match(head)
+    name = found[1] if found else ""
+    if not found and (found := _HEAD.match(head)):
+        name = found[0]
+    return (name.strip(_TRIM), head[found.end() :]) if found and len(name.split()) <= _MOST_WORDS else ("", "")
+
+
+def _aside(rest: str) -> dict[str, str]:
+    """Team and confidence out of `(home, 0.9)`."""
+    found = {}
+    if aside := _ASIDE.search(rest):
+        for part in aside[1].split(","):
+            said = part.strip(_TRIM)
+            if said.lower() in ("home", "away"):
+                found["team"] = said
+            elif re.fullmatch(r"[01]?\.\d{1,4}|\d{1,3}(?:\.\d+)?[ \t]?%", said):
+                found["confidence"] = said
+    return found
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    """Rows of a table whose head names what we know."""
+    rows = [[c.strip(_TRIM) for c in line.strip().strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    if len(rows) < 2:
+        return []
+    head = [_KEYS.get(c.lower()) for c in rows[0]]
+    if "label" not in head:
+        return []
+    found = []
+    for row in rows[1:]:
+        cells = {key: cell for key, cell in zip(head, row, strict=False) if key and cell}
+        label = cells.get("label", "")
+        if label and set(label) - set(":-= ") and not says_nothing(label):
+            found.append(cells)
+    return found
