@@ -146,6 +146,10 @@ class Endpoint:
         """How errors name it."""
         return f"{self.manner.model} at {self.url}"
 
+    def forget(self) -> None:
+        """It may have restarted: what it was shown is gone."""
+        self.seen.clear()
+
     async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
         """The answer. `with_data` sends every picture, as hedges and failovers must; the deadline holds for all of it."""
         bill = _Bill()

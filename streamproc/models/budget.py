@@ -1,0 +1,121 @@
+"""What may be spent: calls a minute and a day as a provider allows them, and tokens, calls and money as their owner does.
+
+A quota makes a call wait, and says until when. A budget makes calls smaller first and then stops them, in declared steps;
+whoever asks gets the step in the answer's notes. Counts live as long as the process: a provider's own 429 corrects them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from streamproc.errors import Misconfigured, Rejected
+from streamproc.models.endpoint import Call
+from streamproc.models.prompt import thinned
+
+
+class OverBudget(Rejected):
+    """The budget of a source or task is spent: skipped, on purpose."""
+
+
+class Quota:
+    """Calls that a provider allows. Minutes slide; days end at midnight UTC, as most providers' do."""
+
+    def __init__(self, *, per_minute: int | None = None, per_day: int | None = None) -> None:
+        for name, value in (("per_minute", per_minute), ("per_day", per_day)):
+            if value is not None and value < 1:
+                raise Misconfigured(f"{name} is {value}; a quota of nothing is no endpoint: leave it out")
+        self.per_minute, self.per_day = per_minute, per_day
+        self._minute, self._day, self._today = deque[float](), "", 0
+
+    def wait_s(self, now: float, wall: float) -> float:
+        """0, or how long until the next call may start."""
+        if self.per_day is not None:
+            self._turn(wall)
+            if self._today >= self.per_day:
+                return until_midnight_s(wall)
+        if self.per_minute is not None:
+            while self._minute and now - self._minute[0] >= 60:
+                self._minute.popleft()
+            if len(self._minute) >= self.per_minute:
+                return 60 - (now - self._minute[0])
+        return 0.0
+
+    def started(self, now: float, wall: float) -> None:
+        if self.per_minute is not None:
+            self._minute.append(now)
+        self._turn(wall)
+        self._today += 1
+
+    def _turn(self, wall: float) -> None:
+        if (day := datetime.fromtimestamp(wall, UTC).date().isoformat()) != self._day:
+            self._day, self._today = day, 0
+
+
+def until_midnight_s(wall: float) -> float:
+    now = datetime.fromtimestamp(wall, UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight - now).total_seconds()
+
+
+# budgets ------------------------------------------------------------------------------------------------------------
+
+ONE_SAMPLE_AT: Final = 0.8
+HALF_FRAMES_AT: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one source or task. None: no limit."""
+
+    tokens: int | None = None
+    calls: int | None = None
+    money: float | None = None
+
+
+@dataclass(slots=True)
+class Spent:
+    tokens: int = 0
+    calls: int = 0
+    money: float = 0.0
+
+
+class Budgets:
+    """Limits by name (a source, a task), and what of them is spent. A call may be on several names."""
+
+    def __init__(self, limits: Mapping[str, Limits] | None = None) -> None:
+        self._limits = dict(limits or {})
+        self.spent: dict[str, Spent] = {name: Spent() for name in self._limits}
+
+    def share(self, name: str) -> float:
+        """Of the limit that is nearest: 0 is untouched, 1 spent."""
+        if name not in self._limits:
+            return 0.0
+        limits, spent = self._limits[name], self.spent[name]
+        pairs = ((spent.tokens, limits.tokens), (spent.calls, limits.calls), (spent.money, limits.money))
+        return max((have / most if most else 1.0 for have, most in pairs if most is not None), default=0.0)
+
+    def within(self, call: Call, names: tuple[str, ...]) -> tuple[Call, tuple[str, ...]]:
+        """The call as far as its budgets go, and what was left out. Raises OverBudget where they go nowhere."""
+        if not self._limits:
+            return call, ()
+        name = max(names, key=self.share, default="")
+        share, notes = self.share(name), list[str]()
+        if share >= 1:
+            raise OverBudget(f"the budget of '{name}' is spent")
+        if share >= ONE_SAMPLE_AT and call.samples > 1:
+            notes.append(f"1 of {call.samples} samples: {share:.0%} of the budget of '{name}' is spent")
+            call = replace(call, samples=1)
+        if share >= HALF_FRAMES_AT and (frames := len(call.prompt.pictures)) > 1:
+            notes.append(f"{(frames + 1) // 2} of {frames} frames: {share:.0%} of the budget of '{name}' is spent")
+            call = replace(call, prompt=thinned(call.prompt, (frames + 1) // 2))
+        return call, tuple(notes)
+
+    def spend(self, names: tuple[str, ...], *, tokens: int, calls: int, money: float) -> None:
+        for name in names:
+            if name in self.spent:
+                spent = self.spent[name]
+                spent.tokens, spent.calls, spent.money = spent.tokens + tokens, spent.calls + calls, spent.money + money

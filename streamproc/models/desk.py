@@ -1,0 +1,144 @@
+"""One model's desk: its replicas, what is known of their latency, and the books that are kept of each attempt.
+
+It sends one call to one replica and draws the conclusions for the replicas: who is alive, who is not, how many calls at a
+time. What becomes of the call that failed is `errand`'s business.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
+from streamproc.messages import Tokens
+from streamproc.models.budget import Quota, until_midnight_s
+from streamproc.models.endpoint import Call, Heard
+from streamproc.models.failures import QuotaSpent
+from streamproc.models.replicas import Asked, Replica, Replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model: its replicas with their weights, what it costs and allows, and who stands in for it."""
+
+    name: str
+    endpoints: Sequence[tuple[Asked, float]]
+    price: Callable[[Tokens], float] = field(default=lambda _tokens: 0.0)
+    """In dollars."""
+    quota: Quota | None = None
+    stand_ins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One attempt, for metrics and logs: no text, no key, no picture."""
+
+    model: str
+    url: str
+    outcome: str
+    """`done`, or the class of the error."""
+    seconds: float
+    tokens: Tokens | None = None
+    hedge: bool = False
+    sent_bytes: int = 0
+
+
+class Desk:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+        record: Callable[[Record], None],
+        starts_at: int,
+    ) -> None:
+        self.model, self.clock, self.rng = model, clock, rng
+        self.replicas = Replicas(
+            model.endpoints, clock=clock, wall=wall, rng=rng, quota=model.quota, starts_at=starts_at
+        )
+        self.answered_at = -1.0
+        self.calls = self.hedges = 0
+        self.late_s: float | None = None
+        """What one call in twenty exceeds; None until enough were heard."""
+        self._wall, self._record = wall, record
+        self._latencies = deque[float](maxlen=256)
+
+    async def attempt(
+        self, replica: Replica, call: Call, *, deadline_s: float, with_data: bool = False, hedge: bool = False
+    ) -> Heard:
+        """Sends it and keeps the books, whatever becomes of it; the place at the replica is given back."""
+        began = self.clock()
+        outcome, heard = "cancelled", None
+        try:
+            heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data)
+            outcome = "done"
+        except Rejected as e:
+            outcome = type(e).__name__
+            self._alive(replica, began)  # an answer, if not the one that was hoped for
+            raise
+        except Retryable as e:
+            outcome = type(e).__name__
+            self._failed(replica, e, began)
+            raise
+        else:
+            self._alive(replica, began)
+            self._heard(self.clock() - began)
+            return heard
+        finally:
+            now = self.clock()
+            replica.circuit.gave_up(now, started=began)
+            load = heard.reply.load if heard else None
+            self.replicas.leave(
+                replica, latency_s=now - began if heard else None, waiting=load.waiting if load else None
+            )
+            self._record(
+                Record(
+                    model=self.model.name,
+                    url=replica.endpoint.url,
+                    outcome=outcome,
+                    seconds=now - began,
+                    tokens=heard.reply.tokens if heard else None,
+                    hedge=hedge,
+                    sent_bytes=heard.sent_bytes if heard else 0,
+                )
+            )
+
+    def shut(self, replica: Replica, why: str) -> None:
+        """It is down, though it did not say so."""
+        now = self.clock()
+        if replica.circuit.failed(now, started=now, why=why, at_once=True):
+            self._opened(replica)
+
+    def _heard(self, latency_s: float) -> None:
+        self.calls += 1
+        self._latencies.append(latency_s)
+        if len(self._latencies) >= 20 and self.calls % 16 == 0:
+            self.late_s = sorted(self._latencies)[int(0.95 * len(self._latencies))]
+
+    def _alive(self, replica: Replica, began: float) -> None:
+        self.answered_at = replica.answered_at = self.clock()
+        if replica.circuit.succeeded(started=began):
+            replica.endpoint.forget()
+
+    def _failed(self, replica: Replica, e: Retryable, began: float) -> None:
+        now = self.clock()
+        if isinstance(e, QuotaSpent):
+            self.replicas.hold_back(e.retry_after_s if e.retry_after_s is not None else until_midnight_s(self._wall()))
+        if isinstance(e, Throttled):
+            replica.limiter.throttled(now)
+        if replica.circuit.failed(
+            now,
+            started=began,
+            why=str(e),
+            at_once=isinstance(e, Throttled | Unreachable),
+            wait_s=e.retry_after_s if isinstance(e, Throttled) else None,
+        ):
+            self._opened(replica)
+
+    def _opened(self, replica: Replica) -> None:
+        """Those in its line choose again, among the others; all of them, where perhaps a stand-in is to be asked."""
+        self.replicas.look_again([replica] if self.replicas.up() else None)

@@ -1,0 +1,134 @@
+"""All models of a process, kept busy: a call goes in, an answer comes out, whichever replica gave it.
+
+While an endpoint is out, calls wait here and almost none goes out; nothing is rejected for what the endpoint did. A call
+fails of itself only where others, asked after it, went through. What is raised then is Retryable or Rejected by its class,
+and the runner decides.
+
+    waits            outage, 429, quota, no free place
+    goes elsewhere   a replica that is down, silent or slow; another model, where one is named as its stand-in
+    goes twice       a straggler, within a twentieth of all calls
+    raises           Rejected at once; Retryable after three failures of its own; OverBudget
+
+It knows no bus and no runner. Clock, wall clock and randomness are arguments, so a test can let ten minutes pass at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from streamproc.errors import Misconfigured, Unreachable
+from streamproc.models.budget import Budgets
+from streamproc.models.desk import Desk, Model, Record
+from streamproc.models.endpoint import Call
+from streamproc.models.errand import Answer, Errand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    url: str
+    in_flight: int
+    limit: int
+    waiting: int
+    circuit: str
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    model: str
+    replicas: tuple[ReplicaStatus, ...]
+    waits_s: float
+    """Until a quota that is spent begins anew."""
+
+
+class Pool:
+    def __init__(
+        self,
+        models: Sequence[Model],
+        *,
+        budgets: Budgets | None = None,
+        record: Callable[[Record], None] = lambda _record: None,
+        clock: Callable[[], float] | None = None,
+        wall: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        starts_at: int = 4,
+    ) -> None:
+        rng = rng or random.Random()
+        self._clock = clock or asyncio.get_running_loop().time
+        self.budgets = budgets or Budgets()
+        self._desks = {
+            m.name: Desk(m, clock=self._clock, wall=wall, rng=rng, record=record, starts_at=starts_at) for m in models
+        }
+        for m in models:
+            for name in (*m.stand_ins, *(() if m.endpoints else (m.name,))):
+                if name not in self._desks or not self._desks[name].model.endpoints:
+                    raise Misconfigured(f"model '{m.name}': '{name}' has no endpoint")
+
+    async def ask(
+        self,
+        model: str,
+        call: Call,
+        *,
+        stream: str,
+        live: bool = True,
+        deadline_s: float = 300.0,
+        budgets: tuple[str, ...] = (),
+        patience_s: float | None = None,
+    ) -> Answer:
+        """The answer. `deadline_s` is one attempt's; `patience_s` how long an outage is waited out (None: to its end)."""
+        call, notes = self.budgets.within(call, budgets)
+        try:
+            async with asyncio.timeout(patience_s):
+                answer = await Errand(
+                    model, call, lambda: self._route(model), stream=stream, live=live, deadline_s=deadline_s
+                ).run()
+        except TimeoutError as e:
+            raise Unreachable(f"model '{model}'", f"no answer within {patience_s} s", remedy=self._remedy(model)) from e
+        self.budgets.spend(
+            budgets, tokens=answer.tokens.into + answer.tokens.out, calls=answer.attempts, money=answer.money
+        )
+        return replace(answer, notes=(*notes, *answer.notes))
+
+    def status(self) -> tuple[Status, ...]:
+        now = self._clock()
+        return tuple(
+            Status(
+                model=name,
+                replicas=tuple(
+                    ReplicaStatus(
+                        url=r.endpoint.url,
+                        in_flight=r.limiter.in_flight,
+                        limit=r.limiter.limit,
+                        waiting=r.waiting,
+                        circuit=r.circuit.state,
+                        why=r.circuit.why,
+                    )
+                    for r in desk.replicas.all
+                ),
+                waits_s=max(0.0, desk.replicas.waits_until - now),
+            )
+            for name, desk in self._desks.items()
+        )
+
+    def close(self) -> None:
+        for desk in self._desks.values():
+            desk.replicas.close()
+
+    def _remedy(self, model: str) -> str:
+        why = [r.circuit.why for r in self._desks[model].replicas.all if r.circuit.why]
+        return why[0] if why else "`streamproc status` shows what waits for what"
+
+    def _route(self, model: str) -> Desk:
+        """Whom to ask now: the model, or the first of its stand-ins that is up, while it is not."""
+        if model not in self._desks:
+            raise Misconfigured(f"no model '{model}' in this pool; there are {', '.join(self._desks)}")
+        own = self._desks[model]
+        names = () if own.replicas.up() else own.model.stand_ins
+        return next((self._desks[n] for n in names if self._desks[n].replicas.up()), own)
+
+
+__all__ = ["Answer", "Model", "Pool", "Record", "ReplicaStatus", "Status"]

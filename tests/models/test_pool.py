@@ -1,0 +1,434 @@
+"""The pool in virtual time: ten minutes of outage pass in a moment, on a server that has slots, a knee and bad days."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from streamproc.errors import Misconfigured, Throttled, Unreachable
+from streamproc.messages import Tokens
+from streamproc.models.budget import Budgets, Limits, OverBudget, Quota
+from streamproc.models.endpoint import Call, Heard
+from streamproc.models.failures import BadRequest, Interrupted, Overdue, QuotaSpent, ServerFailed
+from streamproc.models.pool import Answer, Model, Pool, Record
+from streamproc.models.prompt import Picture, Prompt
+from streamproc.models.reply import Reply, Sample
+from tests.models.virtual import Server, virtually
+
+CALL = Call(prompt=Prompt("What happens?"))
+
+
+class Simulated:
+    """A replica: a server in virtual time, and what is wrong with it."""
+
+    def __init__(self, url: str = "http://a/v1", **server: Any) -> None:
+        self.url = url
+        self.server = Server(**({"slots": 16, "knee": 16, "seconds": 0.25} | server))
+        self.wrong: Callable[[Call], Coroutine[Any, Any, None]] | None = None
+        self.asked: list[tuple[float, Call, bool]] = []
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
+        loop = asyncio.get_running_loop()
+        self.asked.append((loop.time(), call, with_data))
+        try:
+            async with asyncio.timeout(deadline_s):
+                if self.wrong is not None:
+                    await self.wrong(call)
+                await self.server.serve()
+        except TimeoutError as e:
+            raise Overdue("no answer in time") from e
+        sample = Sample(text="yes", finish="stop")
+        return Heard(reply=Reply(samples=(sample,), model="m", tokens=Tokens(into=100, out=10)))
+
+
+def raises(error: Exception) -> Callable[[Call], Coroutine[Any, Any, None]]:
+    async def wrong(call: Call) -> None:
+        raise error
+
+    return wrong
+
+
+def a_pool(*replicas: Simulated, records: list[Record] | None = None, **more: Any) -> Pool:
+    model = Model(name="m", endpoints=[(r, 1.0) for r in replicas], quota=more.pop("quota", None))
+    return Pool(
+        [model, *more.pop("others", ())],
+        rng=random.Random(1),
+        record=records.append if records is not None else lambda _record: None,
+        **more,
+    )
+
+
+async def busy(pool: Pool, *, callers: int, until: float, streams: int = 64) -> list[float]:
+    """Callers who always have the next window; when each answer came."""
+    loop, came = asyncio.get_running_loop(), list[float]()
+
+    async def caller(number: int) -> None:
+        while loop.time() < until:
+            await pool.ask("m", CALL, stream=f"s{number % streams}")
+            came.append(loop.time())
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(callers):
+            group.create_task(caller(number))
+    return came
+
+
+def rate(came: Sequence[float], since: float, until: float) -> float:
+    return sum(since <= t < until for t in came) / (until - since)
+
+
+def test_an_answer_comes_with_what_it_took() -> None:
+    async def main() -> Answer:
+        return await a_pool(Simulated()).ask("m", CALL, stream="s")
+
+    answer = virtually(main)
+    assert (answer.model, answer.attempts, answer.queued_s) == ("m", 1, 0)
+    assert answer.served_s > 0.05
+    assert answer.tokens.into == 100
+
+
+async def _die(call: Call) -> None:
+    raise Unreachable("a", "refused", remedy="")
+
+
+async def _hang(call: Call) -> None:
+    await asyncio.Event().wait()
+
+
+async def _slow(call: Call) -> None:
+    await asyncio.sleep(5)
+
+
+@pytest.mark.parametrize("wrong", [_die, _hang, _slow])
+def test_one_of_three_replicas_gone_costs_its_share_and_no_window(
+    wrong: Callable[[Call], Coroutine[Any, Any, None]],
+) -> None:
+    async def main() -> tuple[list[float], list[Simulated]]:
+        replicas = [Simulated(f"http://{n}/v1", seed=i) for i, n in enumerate("abc")]
+        pool = a_pool(*replicas)
+
+        async def accident() -> None:
+            await asyncio.sleep(30)
+            replicas[1].wrong = wrong
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(accident())
+            task = group.create_task(busy(pool, callers=96, until=60))
+        return task.result(), replicas
+
+    came, _ = virtually(main)
+    before, after = rate(came, 20, 30), rate(came, 35, 60)
+    assert after > 0.6 * before
+
+
+def test_an_outage_and_then_429s_lose_nothing_and_call_little() -> None:
+    async def main() -> tuple[list[float], Simulated]:
+        replica = Simulated()
+        pool = a_pool(replica)
+
+        async def accident() -> None:
+            await asyncio.sleep(20)
+            replica.wrong = raises(Unreachable("a", "refused", remedy=""))
+            await asyncio.sleep(600)
+            replica.wrong = raises(Throttled("429"))
+            await asyncio.sleep(300)
+            replica.wrong = None
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(accident())
+            task = group.create_task(busy(pool, callers=32, until=1000))
+        return task.result(), replica
+
+    came, replica = virtually(main)
+    calls = [t for t, _, _ in replica.asked if 21 <= t < 920]
+    assert len(calls) <= 900
+    assert max(sum(s <= t < s + 10 for t in calls) for s in range(21, 920)) <= 10
+    assert rate(came, 960, 1000) > 0.9 * rate(came, 10, 20)
+
+
+def test_retry_after_is_kept_even_while_older_calls_still_come_back() -> None:
+    async def main() -> list[float]:
+        replica = Simulated()
+        pool = a_pool(replica)
+        await busy(pool, callers=16, until=10)
+        at, began = list[float](), asyncio.get_running_loop().time()
+        replica.wrong = raises(Throttled("429", retry_after_s=40))
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(20)]
+        await asyncio.sleep(5)
+        replica.wrong = None
+        replica.asked.clear()
+        await asyncio.gather(*asks)
+        at += [t - began for t, _, _ in replica.asked]
+        return at
+
+    assert min(virtually(main)) >= 40
+
+
+def test_a_call_that_alone_fails_fails_of_itself_and_the_others_go_through() -> None:
+    poison = Call(prompt=Prompt("poison"))
+
+    async def main() -> tuple[list[float], int]:
+        replica = Simulated()
+
+        async def wrong(call: Call) -> None:
+            if call is poison:
+                raise ServerFailed("500")
+
+        replica.wrong = wrong
+        pool = a_pool(replica)
+
+        async def poisoned() -> None:
+            with pytest.raises(ServerFailed):
+                await pool.ask("m", poison, stream="p")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(poisoned())
+            task = group.create_task(busy(pool, callers=16, until=30))
+        return task.result(), sum(c is poison for _, c, _ in replica.asked)
+
+    came, tries = virtually(main)
+    assert tries == 4
+    assert rate(came, 10, 30) > 30
+
+
+def test_a_lone_call_that_fails_is_told_from_an_outage_by_a_canary() -> None:
+    poison = Call(prompt=Prompt("poison"))
+
+    async def main() -> None:
+        replica = Simulated()
+
+        async def wrong(call: Call) -> None:
+            if call is poison:
+                raise Interrupted("reset")
+
+        replica.wrong = wrong
+        with pytest.raises(Interrupted):
+            await a_pool(replica).ask("m", poison, stream="p")
+
+    virtually(main)
+
+
+def test_a_lone_call_waits_out_an_outage_of_errors() -> None:
+    async def main() -> Answer:
+        replica = Simulated()
+        replica.wrong = raises(ServerFailed("500"))
+        ask = asyncio.create_task(a_pool(replica).ask("m", CALL, stream="p"))
+        await asyncio.sleep(900)
+        assert not ask.done()
+        replica.wrong = None
+        return await ask
+
+    assert virtually(main).attempts > 5
+
+
+def test_a_rejected_call_is_raised_at_once_and_is_a_sign_of_life() -> None:
+    async def main() -> Pool:
+        replica = Simulated()
+        replica.wrong = raises(BadRequest("400"))
+        pool = a_pool(replica)
+        for _ in range(5):
+            with pytest.raises(BadRequest):
+                await pool.ask("m", CALL, stream="s")
+        return pool
+
+    assert virtually(main).status()[0].replicas[0].circuit == "closed"
+
+
+def test_a_stream_stays_with_one_replica_also_when_all_are_busy() -> None:
+    async def main() -> list[Simulated]:
+        replicas = [Simulated(f"http://{n}/v1") for n in "abc"]
+        pool = a_pool(*replicas)
+        loop = asyncio.get_running_loop()
+
+        async def caller(stream: str) -> None:
+            while loop.time() < 60:
+                await pool.ask("m", Call(prompt=Prompt(stream)), stream=stream)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(120):
+                group.create_task(caller(f"s{number % 60}"))
+        return replicas
+
+    replicas = virtually(main)
+    for number in range(60):
+        asked = [sum(c.prompt.question == f"s{number}" for _, c, _ in r.asked) for r in replicas]
+        assert max(asked) >= 0.6 * sum(asked)
+
+
+def test_live_goes_before_replay() -> None:
+    async def main() -> tuple[float, float]:
+        pool = a_pool(Simulated(slots=4))
+        queued: dict[bool, list[float]] = {True: [], False: []}
+
+        async def caller(*, live: bool) -> None:
+            while asyncio.get_running_loop().time() < 60:
+                answer = await pool.ask("m", CALL, stream="s", live=live)
+                queued[live].append(answer.queued_s)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(caller(live=number < 2))
+        return max(queued[True][10:]), max(queued[False][10:])
+
+    live, replay = virtually(main)
+    assert live < 2 < replay
+
+
+def test_hedges_are_few_and_carry_their_pictures() -> None:
+    async def main() -> tuple[list[Record], list[Simulated]]:
+        replicas = [Simulated(f"http://{n}/v1", seed=i) for i, n in enumerate("abc")]
+        rng = random.Random(7)
+
+        async def sometimes(call: Call) -> None:
+            if rng.random() < 0.02:
+                await asyncio.sleep(20)
+
+        for replica in replicas:
+            replica.wrong = sometimes
+        records = list[Record]()
+        await busy(a_pool(*replicas, records=records), callers=24, until=120)
+        return records, replicas
+
+    records, replicas = virtually(main)
+    hedges = sum(r.hedge for r in records)
+    assert 0 < hedges <= 0.05 * len(records)
+    assert sum(with_data for r in replicas for _, _, with_data in r.asked) >= hedges
+    long = sum(r.seconds > 15 for r in records if r.outcome == "done")
+    assert long < 0.2 * hedges
+
+
+def test_another_model_stands_in_and_says_so() -> None:
+    async def main() -> Answer:
+        first, second = Simulated("http://a/v1"), Simulated("http://b/v1")
+        first.wrong = _die
+        models = [
+            Model(name="m", endpoints=[(first, 1.0)], stand_ins=("n",)),
+            Model(name="n", endpoints=[(second, 1.0)]),
+        ]
+        return await Pool(models, rng=random.Random(1)).ask("m", CALL, stream="s")
+
+    answer = virtually(main)
+    assert answer.model == "n"
+    assert "m is out" in answer.notes[0]
+
+
+def test_a_quota_a_minute_is_kept() -> None:
+    async def main() -> list[float]:
+        replica = Simulated(seconds=0.01)
+        pool = a_pool(replica, quota=Quota(per_minute=30))
+        await busy(pool, callers=10, until=290)
+        return [t for t, _, _ in replica.asked]
+
+    asked = virtually(main)
+    assert max(sum(s <= t < s + 60 for t in asked) for s in range(240)) <= 30
+    assert len(asked) >= 140
+
+
+def test_a_quota_a_day_ends_in_a_wait_that_is_declared() -> None:
+    midnight = 1_800_000_000 // 86_400 * 86_400
+
+    async def main() -> tuple[list[float], float]:
+        loop, replica = asyncio.get_running_loop(), Simulated()
+        pool = a_pool(replica, quota=Quota(per_day=50), wall=lambda: midnight + 86_400 - 600 + loop.time())
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(80)]
+        await asyncio.sleep(300)
+        waits_s = pool.status()[0].waits_s
+        await asyncio.gather(*asks)
+        return [t for t, _, _ in replica.asked], waits_s
+
+    asked, waits_s = virtually(main)
+    assert waits_s == pytest.approx(300)
+    assert sum(t < 600 for t in asked) == 50
+    assert len(asked) == 80
+
+
+def test_a_quota_the_provider_says_is_spent_is_no_storm() -> None:
+    async def main() -> int:
+        replica = Simulated()
+        replica.wrong = raises(QuotaSpent("429", retry_after_s=7200))
+        pool = a_pool(replica)
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(50)]
+        await asyncio.sleep(7000)
+        calls = len(replica.asked)
+        replica.wrong = None
+        await asyncio.gather(*asks)
+        return calls
+
+    assert virtually(main) <= 4
+
+
+def test_a_budget_takes_samples_then_frames_and_then_stops() -> None:
+    pictures = tuple(Picture(b"", t) for t in range(8))
+    call = Call(prompt=Prompt("?", pictures=pictures), samples=4)
+
+    async def main() -> list[Call]:
+        replica = Simulated()
+        pool = a_pool(replica, budgets=Budgets({"task": Limits(calls=10)}))
+        notes = list[str]()
+        for _ in range(10):
+            notes += (await pool.ask("m", call, stream="s", budgets=("task", "s"))).notes
+        with pytest.raises(OverBudget, match="task"):
+            await pool.ask("m", call, stream="s", budgets=("task", "s"))
+        assert any("1 of 4 samples" in n for n in notes)
+        assert any("4 of 8 frames" in n for n in notes)
+        return [c for _, c, _ in replica.asked]
+
+    calls = virtually(main)
+    assert [c.samples for c in calls] == [4] * 8 + [1] * 2
+    assert [len(c.prompt.pictures) for c in calls] == [8] * 9 + [4]
+
+
+def test_patience_ends_a_wait_with_the_name_of_the_hop() -> None:
+    async def main() -> None:
+        replica = Simulated()
+        replica.wrong = _die
+        with pytest.raises(Unreachable, match="model 'm'"):
+            await a_pool(replica).ask("m", CALL, stream="s", patience_s=60)
+
+    virtually(main)
+
+
+def test_a_cancelled_call_gives_its_place_back() -> None:
+    async def main() -> Pool:
+        replica = Simulated(slots=2, seconds=10)
+        pool = a_pool(replica)
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(40)]
+        await asyncio.sleep(1)
+        for ask in asks:
+            ask.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+        return pool
+
+    replica = virtually(main).status()[0].replicas[0]
+    assert (replica.in_flight, replica.waiting) == (0, 0)
+
+
+def test_a_replica_that_comes_back_is_shown_its_pictures_again() -> None:
+    async def main() -> int:
+        replica = Simulated()
+        replica.wrong = _die
+        ask = asyncio.create_task(a_pool(replica).ask("m", CALL, stream="s"))
+        await asyncio.sleep(10)
+        replica.wrong = None
+        await ask
+        return replica.forgotten
+
+    assert virtually(main) == 1
+
+
+def test_what_does_not_fit_together_is_said_at_the_start() -> None:
+    async def main() -> None:
+        with pytest.raises(Misconfigured, match="'x'"):
+            Pool([Model(name="m", endpoints=[(Simulated(), 1.0)], stand_ins=("x",))])
+        with pytest.raises(Misconfigured, match="no model 'y'"):
+            await a_pool(Simulated()).ask("y", CALL, stream="s")
+
+    virtually(main)
