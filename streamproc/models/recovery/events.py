@@ -177,7 +177,7 @@ def _within(item: dict[str, Any], depth: int) -> Iterator[dict[str, Any] | str |
         yield None
         return
     item = _folded(item)
-    for key in _LIST_KEYS:
+    for key in () if item.keys().isdisjoint(_LIST_KEYS) else _LIST_KEYS:
         inner = item.get(key, 0)
         if isinstance(inner, list | dict) or (key in item and is_nothing(inner)):
             yield from _items(inner, alone=True, depth=depth + 1)

@@ -54,10 +54,11 @@ class Read(Struct, frozen=True):
 
 def read(text: str, *, prompt: str | None = None, cut: bool = False) -> Read:
     """`cut`: the server said that the answer ended by length. `prompt`: what it may have said again."""
-    if (value := _strict(text)) is not _NOTHING:
+    if text.startswith("```"):  # with plain JSON by far the most frequent
+        if (found := _fenced(text, 0)) is not None:
+            return Read(found, ("fenced",), text, whole=True)
+    elif (value := _strict(text)) is not _NOTHING:
         return Read((value,), ("json",), text, whole=True)
-    if text.startswith("```json") and (found := _fenced(text, 0)) is not None:  # by far the most frequent after that
-        return Read(found, ("fenced",), text, whole=True)
     answer, how = without_echo(text, prompt)
     if how and (value := _strict(answer)) is not _NOTHING:
         return Read((value,), (*how, "json"), answer, whole=True)

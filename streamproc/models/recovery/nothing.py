@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 _SPELLED: Final = frozenset(
@@ -42,8 +43,11 @@ _LONGEST: Final = 200
 
 def says_nothing(text: str) -> bool:
     """The whole text spells the null class, in a word or a plain sentence. 'No goal, but a foul' does not."""
-    if len(text) > _LONGEST:
-        return False
+    return len(text) <= _LONGEST and _says_nothing(text)
+
+
+@lru_cache(maxsize=1024)
+def _says_nothing(text: str) -> bool:
     bare = text.strip(_DRESS).lower()
     if bare in _SPELLED:
         return True
