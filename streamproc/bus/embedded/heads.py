@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +18,12 @@ from streamproc.errors import Retryable
 
 _LOOK = "SELECT (SELECT roster FROM bus), (SELECT json_group_array(json_array(tp, head)) FROM part WHERE tp IN (SELECT value FROM json_each(?)))"
 _pairs = msgspec.json.Decoder(list[tuple[int, int]])
+
+
+class News(NamedTuple):
+    version: int
+    roster: int
+    heads: list[tuple[int, int]]
 
 
 class Heads:
@@ -83,16 +90,22 @@ class Heads:
             self._again = True
             return
         self._looking, self._again = True, False
-        watched = "[" + ",".join(map(str, self._watched)) + "]"
-        version = self._version
-        self._reader.call(lambda db: _look(db, version, watched)).add_done_callback(self._seen)
+        self._look().add_done_callback(self._seen)
+
+    async def look(self) -> None:
+        """Back once all that had landed when this was called is known."""
+        self._take(await self._look())
+
+    def _look(self) -> asyncio.Future[News | None]:
+        version, watched = self._version, "[" + ",".join(map(str, self._watched)) + "]"
+        return self._reader.call(lambda db: _look(db, version, watched))
 
     def fail(self, failure: BaseException) -> None:
         """Nothing will come any more; whoever waits hears why."""
         self._failure = self._failure or failure
         self._tell([event for events in self._waits.values() for event in events])
 
-    def _seen(self, future: asyncio.Future[tuple[int, int, list[tuple[int, int]]] | None]) -> None:
+    def _seen(self, future: asyncio.Future[News | None]) -> None:
         self._looking = False
         if future.cancelled():
             return
@@ -103,18 +116,22 @@ class Heads:
         if failure is not None:
             self.fail(failure)
             return
-        if news := future.result():
-            self._version, roster, heads = news
-            for tp, head in heads:
-                if self._heads.get(tp) != head:
-                    self._heads[tp] = head
-                    self._tell(self._waits.get(tp, ()))
-            if roster != self._roster:
-                self._roster = roster
-                for heard in list(self._roster_heard):
-                    heard()
+        self._take(future.result())
         if self._again:
             self.stir()
+
+    def _take(self, news: News | None) -> None:
+        if news is None:
+            return
+        self._version, roster, heads = news
+        for tp, head in heads:
+            if self._heads.get(tp) != head:
+                self._heads[tp] = head
+                self._tell(self._waits.get(tp, ()))
+        if roster != self._roster:
+            self._roster = roster
+            for heard in list(self._roster_heard):
+                heard()
 
     @staticmethod
     def _tell(events: Iterable[asyncio.Event]) -> None:
@@ -122,10 +139,10 @@ class Heads:
             event.set()
 
 
-def _look(db: sqlite3.Connection, version: int, watched: str) -> tuple[int, int, list[tuple[int, int]]] | None:
+def _look(db: sqlite3.Connection, version: int, watched: str) -> News | None:
     """None where nothing has changed. The version is read before the rows: the other way round a landing between is lost."""
     [[now]] = db.execute("PRAGMA data_version").fetchall()
     if now == version:
         return None
     [[roster, heads]] = db.execute(_LOOK, (watched,)).fetchall()
-    return now, roster, _pairs.decode(heads)
+    return News(now, roster, _pairs.decode(heads))

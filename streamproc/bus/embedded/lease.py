@@ -70,7 +70,7 @@ class EmbeddedLease:
 
     async def fetch(self, *, max_records: int, max_bytes: int, wait_s: float) -> list[Stored]:
         heads = self._bus.heads
-        give_up = asyncio.get_running_loop().time() + wait_s
+        give_up, looked = asyncio.get_running_loop().time() + wait_s, False
         while True:
             self._check()
             if ready := heads.ahead(self._at):
@@ -81,9 +81,13 @@ class EmbeddedLease:
                 if found:
                     return found
             left_s = give_up - asyncio.get_running_loop().time()
-            if left_s <= 0:
+            if left_s > 0:
+                await heads.beyond(self._at, wait_s=left_s)
+            elif looked:
                 return []
-            await heads.beyond(self._at, wait_s=left_s)
+            else:  # news may be on its way: empty-handed only after a look of our own
+                await heads.look()
+                looked = True
 
     def _read(
         self, db: sqlite3.Connection, ready: list[int], max_records: int, max_bytes: int
@@ -148,6 +152,7 @@ class EmbeddedLease:
             self._bus.heads.unwatch(self._at)
 
     def _check(self) -> None:
+        self._bus.heads.check()
         if self.lost.is_set():
             raise Fenced(f"{self.service}[{self.partition}] has another owner by now, or was released")
 

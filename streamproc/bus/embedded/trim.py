@@ -46,7 +46,7 @@ async def trim(bus: Embedded, *, everything: bool) -> None:
     for one, upto in await bus.reader.call(lambda db: _expired(db, kept, now_ms, bus.retention_bytes)):
         at = one.tail
         while at < upto:
-            at = await bus.writer.do(Plain(partial(_cut, tp=one.part.tp, upto=upto)))
+            at = await bus.writer.do(Plain(partial(cut, tp=one.part.tp, upto=upto)))
     for one in kept:
         if one.part.compacted and (everything or one.head - one.clean >= DIRTY_RECORDS):
             await _compact(bus, one, now_ms)
@@ -125,7 +125,7 @@ def _rows(db: sqlite3.Connection, one: Kept) -> Iterator[tuple[int, int, int, in
             yield ts, one.part.tp, at, size
 
 
-def _cut(tx: Tx, tp: int, upto: int) -> int:
+def cut(tx: Tx, tp: int, upto: int) -> int:
     """Take rows off the beginning; the new tail."""
     low = tp * OFFSETS
     [[tail]] = tx.db.execute("SELECT tail FROM part WHERE tp = ?", (tp,)).fetchall()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,6 @@ def topic(name: str, *, compacted: bool = False, hours: float = 168, max_bytes: 
 
 def entry(name: str, value: bytes | None, *, key: bytes = b"k", partition: int = 0) -> Entry:
     return Entry(name, partition, key, value)
-
-
-def even() -> list[int]:
-    return [1, 1]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -121,9 +117,9 @@ async def bus(opened: Callable[..., Awaitable[Embedded]]) -> Embedded:
 
 
 @asynccontextmanager
-async def leased(bus: Embedded, service: str = "count") -> AsyncIterator[Lease]:
-    """A lease of partition 0 of `in`."""
-    async with bus.join(service, ["in"], weights=even) as membership:
+async def leased(bus: Embedded, service: str = "count", *, topics: Sequence[str] = ("in",)) -> AsyncIterator[Lease]:
+    """A lease of partition 0."""
+    async with bus.join(service, topics, weights=lambda: [1] * bus.partitions) as membership:
         async for lease in membership.leases():
             if lease.partition == 0:
                 yield lease
