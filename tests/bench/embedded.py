@@ -53,7 +53,9 @@ async def _run() -> list[Line]:
             for n, batch in enumerate((1, 20, 500)):
                 rate = statistics.median(r[n] for r in rates)
                 lines.append((f"no-op stage, batches of {batch}, records a second", rate, None, None))
-            lines.append(("from publish to another bus's fetch, ms", await _wake(Path(folder), bus), None, None))
+            lines.append(
+                ("from a landing's end to another bus's fetch, ms", await _wake(Path(folder), bus), None, None)
+            )
             at_most("ten waiting stages, % of a CPU", await _waiting(bus), 2)
     return lines
 
@@ -109,7 +111,7 @@ async def _one_landing(folder: Path, lander: Lander) -> float:
     def commit() -> None:
         db.execute("INSERT INTO t(value) VALUES (?)", (SMALL,))
 
-    ratios = []
+    ratios: list[float] = []
     for _ in range(ROUNDS):
         pairs = [(_timed_now(commit), await _timed(lander.one())) for _ in range(60)]
         bare, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
@@ -130,7 +132,7 @@ async def _windows(folder: Path, lander: Lander, many: int) -> float:
     def landing() -> Awaitable[None]:
         return lander.land([Entry("out", lander.lease.partition, b"k", window) for window in windows], 0)
 
-    shares = []
+    shares: list[float] = []
     for _ in range(ROUNDS):
         pairs = [(_timed_now(write), await _timed(landing())) for _ in range(10)]
         raw, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
