@@ -311,7 +311,7 @@ def _whole(value: float | str | None, place: str, name: str) -> int:
         raise Rejected(f"{place}: {name} '{value}' is not a whole number") from e
 
 
-def _stretch(row: _Row, place: str) -> dict[str, int]:
+def _stretch(row: _Row, place: str) -> dict[str, Any]:
     if row.start_ms is None or row.end_ms is None:
         return {}
     if not 0 <= row.start_ms <= row.end_ms:

@@ -13,7 +13,7 @@ A Tally keeps counts by game, so that intervals and comparisons draw games witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -41,12 +41,13 @@ METRICS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 CELL_MS: Final = 500
 CELLS: Final = 120 * 60 * 1000 // CELL_MS
 THRESHOLDS: Final[Floats] = np.linspace(0, 1, 200)
-RECALLS: Final[Floats] = np.arange(11) / 10
 UNSHOWN, VISIBLE = 0, 1
 VIEWS: Final = ("all", "visible", "unshown")
 _SPAN = CELLS + 100
 _BLOCK = 256
 """So many games at once are counted dense: 256 × 17 × 400 numbers."""
+_DRAWS, _FEW_DRAWS = 200, 10
+"""So many draws are counted at once, and so many scored at once: what a step needs then fits a cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,15 +159,33 @@ def score(counted: Tally) -> dict[str, Score]:
     return result
 
 
-def averages(counted: Tally, weights: Floats) -> dict[str, dict[str, Floats]]:
+def averages(counted: Tally, weights: Floats, *, views: Sequence[str] = VIEWS) -> dict[str, dict[str, Floats]]:
     """Metric → view → mean average precision for each draw; weights[d, g] says how often draw d has game g."""
-    curves = _per_tolerance(counted, weights)
+    parts = [_per_tolerance(counted, weights[at : at + _DRAWS], views=views) for at in range(0, len(weights), _DRAWS)]
+    curves = {t: {view: np.concatenate([part[t][view] for part in parts]) for view in views} for t in counted.hits}
     return {name: _averages(tolerances, curves) for name, tolerances in METRICS.items()}
 
 
+def beside(first: Tally, second: Tally) -> Tally:
+    """Two runs over the same games as one tally: games of the first, then those of the second."""
+
+    def joined(a: _Counts, b: _Counts) -> _Counts:
+        return _Counts(np.concatenate((a.game, b.game + first.games)), np.concatenate((a.cell, b.cell)))
+
+    return Tally(
+        games=first.games + second.games,
+        classes=first.classes,
+        predicted=joined(first.predicted, second.predicted),
+        hits={t: joined(hits, second.hits[t]) for t, hits in first.hits.items()},
+        labels=np.concatenate((first.labels, second.labels)),
+        overwritten=first.overwritten + second.overwritten,
+    )
+
+
 def _averages(tolerances: tuple[int, ...], curves: Mapping[int, Mapping[str, Floats]]) -> dict[str, Floats]:
-    found = {view: _over(tolerances, curves, view=view).mean(axis=-1) for view in VIEWS}
-    if len(tolerances) > 1:
+    views = next(iter(curves.values()))
+    found = {view: _over(tolerances, curves, view=view).mean(axis=-1) for view in views}
+    if len(tolerances) > 1 and "unshown" in found:
         found["unshown"] = found["unshown"] * 17 / 13  # 4 of the 17 classes never happen unseen, says the official code
     return found
 
@@ -179,34 +198,38 @@ def _over(tolerances: tuple[int, ...], curves: Mapping[int, Mapping[str, Floats]
     return np.asarray(((values[1:] + values[:-1]) / 2).sum(axis=0) / (len(tolerances) - 1))
 
 
-def _per_tolerance(counted: Tally, weights: Floats) -> dict[int, dict[str, Floats]]:
+def _per_tolerance(counted: Tally, weights: Floats, *, views: Sequence[str] = VIEWS) -> dict[int, dict[str, Floats]]:
     """Tolerance → view → average precision as (draws, classes)."""
-    predicted = _above(counted, counted.predicted, weights)
-    labels = _views(np.einsum("dg,gcv->vdc", weights, counted.labels))
+    predicted = _above(counted, counted.predicted, weights, views=views)
+    labels = _views(np.einsum("dg,gcv->vdc", weights, counted.labels), views)
     found = {}
     for tolerance_s, hits in counted.hits.items():
-        each = average_precision(_above(counted, hits, weights), predicted, labels)
-        found[tolerance_s] = dict(zip(VIEWS, each, strict=True))
+        right = _above(counted, hits, weights, views=views)
+        some = (slice(at, at + _FEW_DRAWS) for at in range(0, len(weights), _FEW_DRAWS))
+        each = np.concatenate([average_precision(right[:, d], predicted[:, d], labels[:, d]) for d in some], axis=1)
+        found[tolerance_s] = dict(zip(views, each, strict=True))
     return found
 
 
-def _above(counted: Tally, counts: _Counts, weights: Floats) -> Floats:
+def _above(counted: Tally, counts: _Counts, weights: Floats, *, views: Sequence[str]) -> Floats:
     """(views, draws, classes, thresholds): how many are at or above each threshold."""
     shape = (len(weights), counted.classes, 2, len(THRESHOLDS))
     each = counts.weighted(weights, shape[1] * shape[2] * shape[3]).reshape(shape)
-    return _views(np.moveaxis(each[..., ::-1].cumsum(axis=-1)[..., ::-1], 2, 0))
+    return _views(np.moveaxis(each[..., ::-1].cumsum(axis=-1)[..., ::-1], 2, 0), views)
 
 
-def _views(counts: Floats) -> Floats:
-    """All, visible and unshown, from unshown and visible along the first axis."""
-    return np.stack([counts.sum(axis=0), counts[VISIBLE], counts[UNSHOWN]])
+def _views(counts: Floats, views: Sequence[str]) -> Floats:
+    """The views wanted, from unshown and visible along the first axis."""
+    of = {"all": lambda: counts.sum(axis=0), "visible": lambda: counts[VISIBLE], "unshown": lambda: counts[UNSHOWN]}
+    return np.stack([of[view]() for view in views])
 
 
 def average_precision(right: Floats, predicted: Floats, labels: Floats) -> Floats:
     """Mean over 11 levels of recall of the best precision there or beyond; thresholds lie along the last axis of the first two."""
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(right, labels[..., None], out=np.zeros_like(right), where=labels[..., None] > 0)
+    precision = right / np.maximum(predicted, 1)
+    recall = right / np.maximum(labels, 1)[..., None]
     best = np.maximum.accumulate(precision, axis=-1)  # recall only falls: 'there or beyond' is a beginning of the axis
-    best = np.concatenate((np.zeros((*best.shape[:-1], 1)), best), axis=-1)  # no threshold reaches it: 0
-    reached = [np.count_nonzero(recall >= level, axis=-1) for level in RECALLS]
-    return np.asarray(np.take_along_axis(best, np.stack(reached, axis=-1), axis=-1).sum(axis=-1) / len(RECALLS))
+    # how many of the levels 0, 0.1 … 1 are reached; where recall is a level exactly, the product may lie a hair below it
+    levels = np.minimum(np.floor(recall * 10 + 1e-9), 10) + 1
+    here_last = levels - np.concatenate((levels[..., 1:], np.zeros((*levels.shape[:-1], 1))), axis=-1)
+    return np.asarray((best * here_last).sum(axis=-1) / 11)

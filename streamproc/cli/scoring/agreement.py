@@ -1,0 +1,139 @@
+"""`score agreement`: what several runs or models all saw, some saw, one saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamproc.cli import frame
+from streamproc.cli.frame import JsonOption
+from streamproc.cli.scoring import report
+from streamproc.cli.scoring.report import PlotOption, WithinOption
+from streamproc.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from streamproc.cli.scoring.runs import Seen
+    from streamproc.score.spots import Bools
+
+
+class By(StrEnum):
+    run = "run"
+    model = "model"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("agreement", epilog="Example: streamproc score agreement qwen.json llava.json --within 3")(agreement)
+
+
+def agreement(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…",
+            help="Runs: results_spotting.json or folders of them, `run --out` folders, detections.jsonl, or lists of {time, raw}.",
+        ),
+    ],
+    by: Annotated[
+        By, typer.Option("--by", help="Whose voices count: each file's, or each model's within the files.")
+    ] = By.run,
+    within: WithinOption = 3.0,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Events found by all, by some, by one; matched in time and label; kappa; per label."""
+    report.drawable(plot)
+    from streamproc.cli.scoring import runs
+    from streamproc.formats.problems import Problems
+
+    problems = Problems()
+    read = [(file, row) for file in files for row in runs.read(file, problems)]
+    voices = [row.model or "unnamed" for _, row in read] if by is By.model else [str(file) for file, _ in read]
+    names = sorted(set(voices)) if by is By.model else [str(file) for file in files]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise Misconfigured(f"agreement needs two different {by.value}s or more, got {', '.join(names) or 'none'}")
+    rows = [row for _, row in read]
+    result = agreed(rows, [names.index(v) for v in voices], names, within_ms=round(1000 * within))
+    result |= {"within_s": within, "problems": problems.plain()}
+    report.warn(problems)
+    if plot and rows:
+        stream, labels = rows[0].stream, list(result["per_label"])
+        moments = {
+            name: [
+                (labels.index(r.label), r.time_ms)
+                for r, v in zip(rows, voices, strict=True)
+                if v == name and r.stream == stream
+            ]
+            for name in names
+        }
+        report.draw(plot, "timeline", moments, names=labels, title=stream)
+    frame.emit(report.plain(result)) if as_json else _show(result)
+
+
+def agreed(rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, within_ms: int) -> dict[str, Any]:
+    """The whole document."""
+    import numpy as np
+
+    from streamproc.score import agreement as together
+
+    streams, labels = sorted({r.stream for r in rows}), sorted({r.label for r in rows})
+    seen = together.Sightings(
+        run=np.array(voices, np.int64),
+        part=np.array([streams.index(r.stream) for r in rows], np.int64),
+        label=np.array([labels.index(r.label) for r in rows], np.int64),
+        time_ms=np.array([r.time_ms for r in rows], np.int64),
+    )
+    groups = together.group(seen, runs=len(names), within_ms=within_ms)
+    ends = np.zeros(len(streams), np.int64)
+    np.maximum.at(ends, seen.part, seen.time_ms)
+    moments = int(np.ceil(ends / max(within_ms, 1000)).sum()) + len(streams)
+    found = groups.found_by
+    document: dict[str, Any] = {
+        "runs": names,
+        "events": {name: int(n) for name, n in zip(names, np.bincount(seen.run, minlength=len(names)), strict=True)},
+        **_counted(found, moments * max(len(labels), 1)),
+        "kappa_pairs": together.pairwise(found, moments=moments * max(len(labels), 1)),
+        "per_label": {label: _counted(found[groups.label == n], moments) for n, label in enumerate(labels)},
+        "rows": [
+            {
+                "stream": streams[part],
+                "time_ms": time_ms,
+                "label": labels[label],
+                "found_by": [names[r] for r, row in enumerate(members) if row >= 0],
+                "places": [rows[row].place for row in members if row >= 0],
+            }
+            for part, time_ms, label, members in zip(
+                groups.part.tolist(), groups.time_ms.tolist(), groups.label.tolist(), groups.rows.tolist(), strict=True
+            )
+        ],
+    }
+    return document
+
+
+def _counted(found: Bools, moments: int) -> dict[str, Any]:
+    import numpy as np
+
+    from streamproc.score import agreement as together
+
+    count, runs = found.sum(axis=1), found.shape[1]
+    return {
+        "things": len(found),
+        "all": int(np.count_nonzero(count == runs)),
+        "some": int(np.count_nonzero((count > 1) & (count < runs))),
+        "one": int(np.count_nonzero(count == 1)),
+        "kappa": together.cohen(found, moments=moments) if runs == 2 else together.fleiss(found, moments=moments),
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    rows = [
+        [label, of["things"], of["all"], of["some"], of["one"], report.number(of["kappa"])]
+        for label, of in [*result["per_label"].items(), ("all labels", result)]
+    ]
+    frame.table(["label", "seen", "by all", "by some", "by one", "kappa"], rows)
+    frame.line("")
+    for name, n in result["events"].items():
+        frame.line(f"{name}: {n} events")

@@ -1,0 +1,168 @@
+"""`score calibration`: what confidences are worth, and a fit that mends them, judged on games it has not seen."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamproc.cli import frame
+from streamproc.cli.frame import JsonOption
+from streamproc.cli.scoring import report
+from streamproc.cli.scoring.report import PlotOption, WithinOption
+from streamproc.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from streamproc.cli.scoring.games import Games
+    from streamproc.score.calibration import Reliability
+
+
+class Method(StrEnum):
+    isotonic = "isotonic"
+    platt = "platt"
+
+
+class Confidence(StrEnum):
+    own = "own"
+    agreement = "agreement"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "calibration",
+        epilog="Example: streamproc score calibration --labels labels --predictions results --fit fit.txt --test test.txt --out calibration.json",
+    )(calibration)
+
+
+def calibration(
+    labels: Annotated[Path, typer.Option("--labels", metavar="DIR", help="GAME/Labels-v2.json below it.")],
+    predictions: Annotated[
+        list[Path],
+        typer.Option(
+            "--predictions",
+            metavar="DIR",
+            help="GAME/results_spotting.json below it; several for --confidence agreement.",
+        ),
+    ],
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            "--fit", metavar="GAMES", help="Games to fit on: a file of names, or patterns with commas between."
+        ),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="GAMES", help="Games to judge the fit on; none of those to fit on.")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="isotonic: any rising line; platt: a logistic curve, for few data.")
+    ] = Method.isotonic,
+    confidence: Annotated[
+        Confidence,
+        typer.Option("--confidence", help="own: what the models say; agreement: how many of the runs saw it."),
+    ] = Confidence.own,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="F", help="Write the fit there, for the ensemble.")
+    ] = None,
+    within: WithinOption = 5.0,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Reliability and calibration error of confidences; with --fit and --test a fit, before and after on unseen games."""
+    report.drawable(plot)
+    if (fit is None) != (test is None) or (out and fit is None):
+        raise Misconfigured("a fit needs --fit and --test: games to fit on, and other games to judge it on")
+    if confidence is Confidence.own and len(predictions) > 1:
+        raise Misconfigured("several --predictions make sense with --confidence agreement only")
+    if confidence is Confidence.agreement and len(predictions) < 2:
+        raise Misconfigured("--confidence agreement needs two --predictions or more")
+    from streamproc.cli.scoring import games as folders
+    from streamproc.score import calibration as worth
+
+    within_ms = round(1000 * within)
+    read = folders.read(labels, predictions[0])
+    if confidence is Confidence.agreement:
+        read = agreed(read, predictions, within_ms=within_ms)
+    before = measured(read, within_ms)
+    result: dict[str, Any] = {"confidence": confidence.value, "within_s": within, "all": _table(before)}
+    tables = {"all games": before}
+    if fit is not None and test is not None:
+        on, held_out = folders.apart(read, fit, test)
+        line = worth.fit(on.predictions.confidence, hits(on, within_ms), method=method.value)
+        tables = {
+            "before": measured(held_out, within_ms),
+            "after": worth.reliability(line(held_out.predictions.confidence), hits(held_out, within_ms)),
+        }
+        result |= {"method": method.value, "fit": line.plain(), "test": {name: _table(t) for name, t in tables.items()}}
+        if out:
+            out.write_text(json.dumps(line.plain(), indent=2) + "\n")
+    result["problems"] = read.problems.plain()
+    report.warn(read.problems)
+    report.draw(plot, "reliability", tables)
+    frame.emit(report.plain(result)) if as_json else _show(tables)
+
+
+def hits(games: Games, within_ms: int) -> Any:
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import detection
+
+    return detection.match(games.truth, games.predictions, within_ms=within_ms, classes=len(LABELS)).hit
+
+
+def measured(games: Games, within_ms: int) -> Reliability:
+    from streamproc.score import calibration as worth
+
+    return worth.reliability(games.predictions.confidence, hits(games, within_ms))
+
+
+def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
+    """All runs' predictions brought together; a prediction's confidence is how many of the runs saw it."""
+    import msgspec
+    import numpy as np
+
+    from streamproc.cli.scoring import games as folders
+    from streamproc.score import agreement
+    from streamproc.score import calibration as worth
+
+    said = [games.said, *(folders.again(games, folder).said for folder in runs[1:])]
+    rows = [(run, part, spot) for run, spots in enumerate(said) for part, spot in spots]
+    seen = agreement.Sightings(
+        run=np.array([run for run, _, _ in rows], np.int64),
+        part=np.array([part for _, part, _ in rows], np.int64),
+        label=np.array([folders.NUMBER[spot.label] for _, _, spot in rows], np.int64),
+        time_ms=np.array([spot.time_ms for _, _, spot in rows], np.int64),
+    )
+    groups = agreement.group(seen, runs=len(runs), within_ms=within_ms)
+    sure = worth.from_agreement(groups.count, np.full(len(groups.part), len(runs)))
+    spots = []
+    for members, confidence in zip(groups.rows.tolist(), sure.tolist(), strict=True):
+        _, part, first = rows[min((m for m in members if m >= 0), key=lambda m: rows[m][2].time_ms)]
+        spots.append((part, msgspec.structs.replace(first, confidence=confidence)))
+    return folders.with_said(games, spots)
+
+
+def _table(of: Reliability) -> dict[str, Any]:
+    return {
+        "ece": of.ece,
+        "brier": of.brier,
+        "edges": of.edges,
+        "count": of.count,
+        "confidence": of.confidence,
+        "accuracy": of.accuracy,
+    }
+
+
+def _show(tables: dict[str, Reliability]) -> None:
+    for name, of in tables.items():
+        rows = [
+            [f"{low:.1f} – {high:.1f}", n, report.number(said), report.number(came)]
+            for low, high, n, said, came in zip(
+                of.edges[:-1], of.edges[1:], of.count, of.confidence, of.accuracy, strict=True
+            )
+            if n
+        ]
+        frame.line(f"{name}: calibration error {report.number(of.ece)}, Brier score {report.number(of.brier)}")
+        frame.table(["confidence", "predictions", "mean said", "share right"], rows)
+        frame.line("")

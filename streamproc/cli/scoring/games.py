@@ -1,0 +1,225 @@
+"""Folders of games as columns: which games there are, what is true of them, what was predicted, what was looked at."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from streamproc.errors import Misconfigured, Rejected, did_you_mean
+from streamproc.formats import coverage, soccernet
+from streamproc.formats.problems import Problems
+from streamproc.formats.soccernet import LABELS, Spot
+from streamproc.score.spots import Predictions, Stretches, Truth
+
+NUMBER = {name: number for number, name in enumerate(LABELS)}
+Place = Path | zipfile.Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Games:
+    """Games in order of name. Part 2 g + h - 1 is half h of game g, everywhere."""
+
+    names: list[str]
+    truth: Truth
+    predictions: Predictions
+    said: list[tuple[int, Spot]]
+    """(part, spot) of the predictions, row for row."""
+    true: list[tuple[int, Spot]]
+    problems: Problems = field(default_factory=Problems)
+
+    def moment(self, part: int, time_ms: int) -> str:
+        return f"{self.names[part // 2]} {soccernet.game_time(part % 2 + 1, time_ms)}"
+
+    def some(self, numbers: Sequence[int]) -> Games:
+        """Only these games, numbered anew."""
+        parts = {2 * g + h: 2 * n + h for n, g in enumerate(numbers) for h in (0, 1)}
+        return _games(
+            [self.names[g] for g in numbers],
+            [(parts[p], s) for p, s in self.true if p in parts],
+            [(parts[p], s) for p, s in self.said if p in parts],
+            self.problems,
+        )
+
+
+def read(labels: Path, predictions: Path, *, wanted: str | None = None) -> Games:
+    """The games that the labels have, or those of them that are `wanted`, and what was predicted for them."""
+    problems = Problems()
+    names, true = labelled(labels, wanted=wanted, problems=problems)
+    every = sorted(_files(labels, soccernet.LABELS_FILE))
+    return _games(names, true, said(predictions, names, every=every, problems=problems), problems)
+
+
+def labelled(
+    labels: Path, *, wanted: str | None = None, problems: Problems
+) -> tuple[list[str], list[tuple[int, Spot]]]:
+    """Names of the games, and (part, label) of all that happens in them."""
+    files = _files(labels, soccernet.LABELS_FILE)
+    names = chosen(sorted(files), wanted) if wanted else sorted(files)
+    true = []
+    for g, name in enumerate(names):
+        spots = soccernet.read_labels(files[name].read_bytes(), file=str(files[name]), problems=problems)
+        true += [(2 * g + spot.half - 1, spot) for spot in spots]
+        if not spots:
+            problems.add("game without a single label", str(files[name]))
+    if not true:
+        raise Misconfigured(f"{labels}: {len(names)} games without a single label; there is nothing to score against")
+    return names, true
+
+
+def truth(rows: Sequence[tuple[int, Spot]]) -> Truth:
+    return Truth.of((p, NUMBER[s.label], s.time_ms, s.shown) for p, s in rows)
+
+
+def said(folder: Path, names: Sequence[str], *, every: Sequence[str], problems: Problems) -> list[tuple[int, Spot]]:
+    """(part, spot) of all predictions for these games. Files for games that nobody labelled are counted."""
+    files = _files(folder, soccernet.PREDICTIONS_FILE)
+    for name in sorted(files.keys() - set(every)):
+        problems.add("predictions for a game without labels, left out", str(files[name]))
+    rows = []
+    for g, name in enumerate(names):
+        if name not in files:
+            problems.add("game without predictions, scored as if nothing had been found", f"{folder}: {name}")
+            continue
+        spots = soccernet.read_predictions(files[name].read_bytes(), file=str(files[name]), problems=problems)
+        rows += [(2 * g + spot.half - 1, spot) for spot in spots]
+    if not files.keys() & set(names):
+        raise Misconfigured(
+            f"{folder}: no {soccernet.PREDICTIONS_FILE} for any of the {len(names)} games; first looked for {names[0]}/"
+        )
+    return rows
+
+
+def again(games: Games, folder: Path) -> Games:
+    """The same games and labels with another run's predictions."""
+    problems = Problems()
+    return _games(games.names, games.true, said(folder, games.names, every=games.names, problems=problems), problems)
+
+
+def with_said(games: Games, rows: list[tuple[int, Spot]]) -> Games:
+    """The same games and labels with other predictions."""
+    return _games(games.names, games.true, rows, games.problems)
+
+
+def chosen(names: Sequence[str], wanted: str) -> list[str]:
+    """Games by a file with a name a line (or a JSON list of names), or by patterns with commas between."""
+    file = Path(wanted)
+    if not file.is_file():
+        patterns = [p.strip() for p in wanted.split(",") if p.strip()]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise Misconfigured(f"no game is called '{pattern}'{did_you_mean(pattern, names)}")
+        return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
+    text = file.read_text()
+    listed = json.loads(text) if text.lstrip().startswith("[") else [line.strip() for line in text.splitlines()]
+    listed = [name for name in listed if name]
+    for name in listed:
+        if name not in names:
+            raise Misconfigured(f"{file}: no labels for a game '{name}'{did_you_mean(name, names)}")
+    if not listed:
+        raise Misconfigured(f"{file}: names no game")
+    return sorted(set(listed))
+
+
+def apart(games: Games, fit: str, test: str) -> tuple[Games, Games]:
+    """The games to choose on and the games to report on; none may be both."""
+    sets = [chosen(games.names, wanted) for wanted in (fit, test)]
+    if both := sorted(set(sets[0]) & set(sets[1])):
+        raise Misconfigured(
+            f"{len(both)} games are in --fit and in --test, first {both[0]}: a fit is judged on games it has not seen"
+        )
+    first, second = (games.some([games.names.index(name) for name in names]) for names in sets)
+    return first, second
+
+
+# covered time -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What was looked at, as far as coverage files say so. Halves without one count as not looked at."""
+
+    covered: Stretches
+    whole_ms: int
+    halves: int
+    """How many halves a file speaks of."""
+
+
+def looked_at(folder: Path, names: Sequence[str]) -> Looked | None:
+    """From FOLDER/GAME/1_…/coverage.json and 2_…; None where there is no such file at all."""
+    rows: list[tuple[int, int, int]] = []
+    whole_ms = halves = 0
+    for g, name in enumerate(names):
+        for half in (1, 2):
+            files = sorted(folder.glob(f"{_literal(name)}/{half}_*/{coverage.FILE}"))
+            if not files:
+                continue
+            if len(files) > 1:
+                raise Rejected(f"{name}: coverage of half {half} twice, {files[0]} and {files[1]}")
+            covered, whole = coverage.looked_at(coverage.read(files[0].read_bytes(), file=str(files[0])))
+            rows += [(2 * g + half - 1, lo, hi) for lo, hi in covered]
+            whole_ms += whole.total
+            halves += 1
+    return Looked(covered=Stretches.of(rows), whole_ms=whole_ms, halves=halves) if halves else None
+
+
+def _literal(name: str) -> str:
+    """A name for a glob to take as it stands."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+# files --------------------------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path, name: str) -> dict[str, Place]:
+    """Game → its file of this name, below a folder or in a zip file."""
+    if not folder.exists():
+        raise Misconfigured(f"{folder}: no such folder")
+    if folder.is_dir():
+        found: dict[str, Place] = {path.parent.relative_to(folder).as_posix(): path for path in folder.rglob(name)}
+    else:
+        found = dict(_zipped(folder, name))
+    if not found:
+        raise Misconfigured(f"{folder}: no {name} in it or below it")
+    return found
+
+
+def _zipped(file: Path, name: str) -> Iterator[tuple[str, Place]]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as e:
+        raise Rejected(f"{file}: neither a folder nor a zip file") from e
+    for inside in archive.namelist():
+        game, _, last = inside.rpartition("/")
+        if last == name:
+            yield game, zipfile.Path(archive, inside)
+
+
+def _games(names: list[str], true: list[tuple[int, Spot]], said_: list[tuple[int, Spot]], problems: Problems) -> Games:
+    return Games(
+        names=names,
+        truth=truth(true),
+        predictions=columns(said_),
+        said=said_,
+        true=true,
+        problems=problems,
+    )
+
+
+def columns(rows: Sequence[tuple[int, Spot]]) -> Predictions:
+    return Predictions.of((p, NUMBER[s.label], s.time_ms, s.confidence or 0.0) for p, s in rows)
+
+
+def length_ms(games: Games, looked: Looked | None) -> int:
+    """How long everything is: what coverage says, else to the last label or prediction of each half."""
+    if looked is not None:
+        return looked.whole_ms
+    ends = np.zeros(2 * len(games.names), np.int64)
+    np.maximum.at(ends, games.truth.part, games.truth.time_ms)
+    np.maximum.at(ends, games.predictions.part, games.predictions.time_ms)
+    return int(ends.sum())

@@ -1,0 +1,79 @@
+"""How scores are printed and pictures saved. Numbers that are not there (NaN) are null in JSON and a dash for people."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamproc.cli import frame
+from streamproc.errors import Misconfigured
+from streamproc.formats.problems import Problems
+
+if TYPE_CHECKING:
+    pass
+
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="F", help="Draw it, too: a .png or .svg file.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Of what is drawn by chance: same seed, same numbers.")
+]
+DrawsOption = Annotated[
+    int,
+    typer.Option(
+        "--draws", metavar="N", min=0, max=100_000, help="Draws for intervals and p values; 0 leaves them out."
+    ),
+]
+WithinOption = Annotated[
+    float, typer.Option("--within", metavar="S", min=0, help="Seconds to either side within which times agree.")
+]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def between(ends: tuple[float, float] | list[float] | None) -> str:
+    return f"[{number(ends[0])}, {number(ends[1])}]" if ends else ""
+
+
+def plain(value: Any) -> Any:
+    """Built-ins for JSON: arrays as lists, NaN as null."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def warn(problems: Problems) -> None:
+    for line in problems.lines():
+        frame.say(f"warning: {line}")
+
+
+def drawable(file: Path | None) -> None:
+    """Say that a picture cannot be drawn before the work is done, not after."""
+    if file is None:
+        return
+    if file.suffix not in (".png", ".svg"):
+        raise Misconfigured(f"--plot {file}: a picture is a .png or an .svg file")
+    if not file.parent.is_dir():
+        raise Misconfigured(f"--plot {file}: there is no folder {file.parent}")
+    try:
+        import matplotlib as mpl
+    except ImportError as e:
+        raise Misconfigured("--plot needs matplotlib: pip install 'streamproc[plot]'") from e
+    mpl.rcParams["svg.hashsalt"] = "streamproc"  # the same picture is the same file
+
+
+def draw(file: Path | None, picture: str, *of: Any, **more: Any) -> None:
+    """Save a picture of `score.pictures`, which needs matplotlib and so is imported only here."""
+    if file is None:
+        return
+    from streamproc.score import pictures
+
+    getattr(pictures, picture)(*of, **more).savefig(file, metadata={"Date": None} if file.suffix == ".svg" else {})
+    frame.say(f"drawn: {file}")

@@ -1,0 +1,297 @@
+"""`score spotting`: SoccerNet's number as the official evaluation has it, and beside it what that number does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamproc.cli import frame
+from streamproc.cli.frame import JsonOption
+from streamproc.cli.scoring import report
+from streamproc.cli.scoring.report import DrawsOption, PlotOption, SeedOption, WithinOption
+
+if TYPE_CHECKING:
+    from streamproc.cli.scoring.games import Games, Looked
+    from streamproc.score.spots import Floats
+    from streamproc.score.spotting import Score, Tally
+
+NAMES = {"mAP": "all", "visible": "visible", "unshown": "unshown"}
+"""What people read → the view."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("spotting", epilog="Example: streamproc score spotting --labels labels --predictions results --json")(
+        spotting
+    )
+
+
+def spotting(
+    labels: Annotated[
+        Path, typer.Option("--labels", metavar="DIR", help="GAME/Labels-v2.json below it; a folder or a zip file.")
+    ],
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            "--predictions", metavar="DIR", help="GAME/results_spotting.json below it; a folder or a zip file."
+        ),
+    ],
+    games: Annotated[
+        str | None,
+        typer.Option("--games", metavar="GAMES", help="Only these: a file of names, or patterns with commas between."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="DIR", help="Another run: the difference, its interval and p value."),
+    ] = None,
+    coverage: Annotated[
+        Path | None,
+        typer.Option(
+            "--coverage", metavar="DIR", help="GAME/1_…/coverage.json below it; the predictions' folder by default."
+        ),
+    ] = None,
+    within: WithinOption = 5.0,
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """SoccerNet action spotting: the official score, precision and recall, confusion, calibration, coverage, intervals."""
+    report.drawable(plot)
+    from streamproc.cli.scoring import games as folders
+
+    read = folders.read(labels, predictions, wanted=games)
+    looked = folders.looked_at(coverage or predictions, read.names)
+    result = score(read, looked, within_ms=round(1000 * within), draws=draws, seed=seed)
+    if against:
+        other = folders.again(read, against)
+        result["comparison"] = _compare(read, other, draws=max(draws, 1000), seed=seed)
+        report.warn(other.problems)
+    report.warn(read.problems)
+    report.draw(plot, "metrics", report.plain(result))
+    frame.emit(report.plain(result)) if as_json else _show(result)
+
+
+def score(games: Games, looked: Looked | None, *, within_ms: int, draws: int, seed: int) -> dict[str, Any]:
+    """The whole document."""
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import spotting as official
+
+    counted = official.tally(games.truth, games.predictions, games=len(games.names), classes=len(LABELS))
+    metrics = {name: _metric(metric) for name, metric in official.score(counted).items()}
+    if counted.overwritten:
+        games.problems.add(
+            "prediction replaced by a later one of the same label in the same half second, as officially",
+            "in all games",
+            times=counted.overwritten,
+        )
+    return {
+        **metrics,
+        "games": len(games.names),
+        "labels": len(games.truth),
+        "predictions": len(games.predictions),
+        "found": _found(games, within_ms=within_ms, draws=draws, seed=seed),
+        "spans": _spans(games),
+        "coverage": _covered(games, looked),
+        "intervals": _intervals(counted, metrics, draws=draws, seed=seed),
+        "problems": games.problems.plain(),
+    }
+
+
+def _metric(metric: Score) -> dict[str, Any]:
+    from streamproc.formats.soccernet import LABELS
+
+    document: dict[str, Any] = {name: metric.average[view] for name, view in NAMES.items()}
+    for view, values in metric.per_class.items():
+        name = "per_class" if view == "all" else f"per_class_{view}"
+        document[name] = dict(zip(LABELS, values.tolist(), strict=True))
+    return document
+
+
+def _found(games: Games, *, within_ms: int, draws: int, seed: int) -> dict[str, Any]:
+    """Precision, recall, F1 and what hangs on the same matching: confusion and calibration."""
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import bootstrap, calibration, detection
+    from streamproc.score.detection import Found
+
+    truth, said = games.truth, games.predictions
+    matches = detection.match(truth, said, within_ms=within_ms, classes=len(LABELS))
+    each = detection.found(truth, said, matches, classes=len(LABELS))
+    total = each.total()
+    reliability = calibration.reliability(said.confidence, matches.hit)
+    document: dict[str, Any] = {
+        "within_s": within_ms / 1000,
+        "precision": total.precision,
+        "recall": total.recall,
+        "f1": total.f1,
+        "per_class": {
+            label: {"precision": p, "recall": r, "f1": f, "labels": int(t), "predictions": int(n)}
+            for label, p, r, f, t, n in zip(
+                LABELS,
+                each.precision.tolist(),
+                each.recall.tolist(),
+                each.f1.tolist(),
+                each.labels,
+                each.predicted,
+                strict=True,
+            )
+        },
+        "confusion": {
+            "labels": [*LABELS, "nothing"],
+            "true_by_predicted": detection.confusion(truth, said, within_ms=within_ms, classes=len(LABELS)),
+        },
+        "calibration": {
+            "ece": reliability.ece,
+            "brier": reliability.brier,
+            "edges": reliability.edges,
+            "count": reliability.count,
+            "confidence": reliability.confidence,
+            "accuracy": reliability.accuracy,
+        },
+    }
+    if draws:
+        by_game = detection.by_game(truth, said, matches, games=len(games.names))
+        weights = bootstrap.draws(len(games.names), count=draws, seed=seed)
+        drawn = Found(
+            labels=weights @ by_game.labels, predicted=weights @ by_game.predicted, hits=weights @ by_game.hits
+        )
+        document["intervals"] = {
+            name: _ends(getattr(drawn, name), float(getattr(total, name))) for name in ("precision", "recall", "f1")
+        }
+    return document
+
+
+def _ends(values: Floats, at: float) -> list[float]:
+    from streamproc.score import bootstrap
+
+    found = bootstrap.interval(values, at=at)
+    return [found.low, found.high]
+
+
+def _spans(games: Games) -> dict[str, float] | None:
+    """Temporal IoU, where both sides have rows with a stretch."""
+    from streamproc.cli.scoring.games import NUMBER
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import detection
+    from streamproc.score.spots import Stretches
+
+    true, said = (
+        Stretches.of(
+            (p * len(LABELS) + NUMBER[s.label], s.start_ms, s.end_ms)
+            for p, s in rows
+            if s.start_ms is not None and s.end_ms is not None
+        )
+        for rows in (games.true, games.said)
+    )
+    if not len(true.part) or not len(said.part):
+        return None
+    found = detection.overlaps(true, said)
+    return {"mean_iou": found.mean} | {f"f1_at_{at}": float(found.at(at).f1) for at in (0.3, 0.5, 0.7)}
+
+
+def _covered(games: Games, looked: Looked | None) -> dict[str, Any] | None:
+    """The score over what was looked at; None where nobody says what that was."""
+    if looked is None:
+        return None
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import spotting as official
+
+    truth = games.truth.where(looked.covered.have(games.truth.part, games.truth.time_ms))
+    said = games.predictions.where(looked.covered.have(games.predictions.part, games.predictions.time_ms))
+    counted = official.tally(truth, said, games=len(games.names), classes=len(LABELS))
+    covered_ms = looked.covered.total_ms()
+    return {
+        "share": covered_ms / looked.whole_ms if looked.whole_ms else 0.0,
+        "covered_s": covered_ms / 1000,
+        "whole_s": looked.whole_ms / 1000,
+        "halves_unstated": 2 * len(games.names) - looked.halves,
+        "labels_outside": len(games.truth) - len(truth),
+        "predictions_outside": len(games.predictions) - len(said),
+        **{name: _metric(metric) for name, metric in official.score(counted).items()},
+    }
+
+
+def _intervals(counted: Tally, metrics: dict[str, Any], *, draws: int, seed: int) -> dict[str, Any] | None:
+    if not draws:
+        return None
+    from streamproc.score import bootstrap
+    from streamproc.score import spotting as official
+
+    drawn = official.averages(counted, bootstrap.draws(counted.games, count=draws, seed=seed))
+    return {
+        "level": 0.95,
+        "draws": draws,
+        "seed": seed,
+        **{
+            m: {name: _ends(views[view], metrics[m][name]) for name, view in NAMES.items()}
+            for m, views in drawn.items()
+        },
+    }
+
+
+def _compare(games: Games, other: Games, *, draws: int, seed: int) -> dict[str, Any]:
+    """This run minus the other, by metric."""
+    from streamproc.formats.soccernet import LABELS
+    from streamproc.score import bootstrap
+    from streamproc.score import spotting as official
+
+    first, second = (
+        official.tally(run.truth, run.predictions, games=len(run.names), classes=len(LABELS)) for run in (games, other)
+    )
+    both = official.beside(first, second)
+    document = {}
+
+    def means(weights: Floats) -> dict[str, Floats]:
+        return {name: views["all"] for name, views in official.averages(both, weights, views=("all",)).items()}
+
+    for name, difference in bootstrap.compare(means, units=len(games.names), count=draws, seed=seed).items():
+        document[name] = {
+            "difference": difference.difference,
+            "interval": [difference.interval.low, difference.interval.high],
+            "p": difference.p,
+        }
+    return document
+
+
+def _show(result: dict[str, Any]) -> None:
+    intervals = result["intervals"] or {}
+    rows = []
+    for metric in ("loose", "tight", "at1", "at2", "at3", "at4", "at5"):
+        numbers = [report.number(result[metric][name]) for name in NAMES]
+        rows.append([metric, numbers[0], report.between(intervals.get(metric, {}).get("mAP")), *numbers[1:]])
+    frame.table(["metric", "mAP", "95 %", "visible", "unshown"], rows)
+    found = result["found"]
+    frame.line("")
+    rows = [
+        [
+            label,
+            report.number(result["loose"]["per_class"][label]),
+            *(report.number(of[k]) for k in ("precision", "recall", "f1")),
+            of["labels"],
+            of["predictions"],
+        ]
+        for label, of in found["per_class"].items()
+    ]
+    total = [report.number(float(found[k])) for k in ("precision", "recall", "f1")]
+    rows.append(["all", report.number(result["loose"]["mAP"]), *total, result["labels"], result["predictions"]])
+    frame.table(
+        ["label", "loose AP", f"precision ±{found['within_s']:g} s", "recall", "F1", "labels", "predictions"], rows
+    )
+    frame.line("")
+    frame.line(f"games {result['games']} · calibration error {report.number(found['calibration']['ece'])}")
+    if spans := result["spans"]:
+        frame.line(
+            f"spans: mean IoU {report.number(spans['mean_iou'])} · F1 at IoU 0.5 {report.number(spans['f1_at_0.5'])}"
+        )
+    if covered := result["coverage"]:
+        frame.line(
+            f"looked at {100 * covered['share']:.1f} % of {covered['whole_s'] / 60:.0f} minutes; over that alone: "
+            f"loose {report.number(covered['loose']['mAP'])}, tight {report.number(covered['tight']['mAP'])}"
+        )
+    else:
+        frame.line("looked at: nobody says (no coverage.json); the score takes everything as looked at")
+    for name, of in result.get("comparison", {}).items():
+        frame.line(
+            f"{name} minus the other run: {of['difference']:+.4f} {report.between(of['interval'])}, p = {of['p']:.4f}"
+        )
