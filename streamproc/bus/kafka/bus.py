@@ -206,7 +206,7 @@ class Kafka:
     async def read(self, topic: str, partition: int, offset: int, *, max_records: int, max_bytes: int) -> list[Stored]:
         await self.require(topic)
         place = self.names.at(topic, partition)
-        feed = Feed(place, topic, offset, lambda: None)
+        feed = Feed(place, topic, offset, wake=_nothing, room=_nothing)
         with at(f"topic {place.topic}[{partition}]"):
             while True:
                 found = await self.client.fetch_one(
@@ -280,6 +280,10 @@ class Kafka:
 
     async def trim(self) -> None:
         """A broker applies retention and compaction by itself."""
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
 
 
 def _dlq(name: str) -> Topic:

@@ -33,16 +33,19 @@ PAUSE_S = 0.1
 
 
 class Feed:
-    """One partition, read from an offset on. `problem`: why it stands still; whoever takes it off sets it going again."""
+    """One partition, read from an offset on. `problem`: why it stands still."""
 
-    def __init__(self, at: TopicPartition, name: str, offset: int, wake: Callable[[], None]) -> None:
-        self.at, self.name, self.wake = at, name, wake
+    def __init__(
+        self, at: TopicPartition, name: str, offset: int, *, wake: Callable[[], None], room: Callable[[], None]
+    ) -> None:
+        """`name`: the topic's without the prefix; `wake` is called when something came, `room` when some of it has gone."""
+        self.at, self.name, self.wake, self._room = at, name, wake, room
         self.offset = offset
         """Where the next fetch begins."""
         self.position = offset
         """Where the next take begins: everything before has been taken, or was no record."""
         self.size = 0
-        self.problem: Expired | BaseException | None = None
+        self.problem: BaseException | None = None
         self.closed = False
         self._stretches: deque[Batches] = deque()
         self._ahead: Stored | None = None
@@ -60,6 +63,16 @@ class Feed:
     def stop(self, problem: BaseException) -> None:
         self.problem = problem
         self.wake()
+
+    def check(self) -> None:
+        """Raise what stands in the way, once everything before it has been taken; a hole once, and go on behind it."""
+        if self.problem is None or self.ready:
+            return
+        problem = self.problem
+        if isinstance(problem, Expired):
+            self.problem = None
+            self._room()
+        raise problem
 
     def take(self, *, max_records: int, max_bytes: int, at_least_one: bool = True) -> list[Stored]:
         """The next records, within bounds; one all the same where it alone is larger and `at_least_one` is asked for."""
@@ -83,6 +96,7 @@ class Feed:
                 self._stretches.popleft()
                 self.size -= stretch.size
                 self.position = stretch.end
+                self._room()
         if stored is not None:
             self.position = stored.offset + 1
         return stored
@@ -100,8 +114,7 @@ class Intake:
         self._task = asyncio.create_task(self._run(), name=f"intake {lane}")
 
     def open(self, at: TopicPartition, name: str, offset: int, wake: Callable[[], None]) -> Feed:
-        """`name`: the topic's without the prefix; `wake` is called when something came."""
-        feed = Feed(at, name, offset, wake)
+        feed = Feed(at, name, offset, wake=wake, room=self._changed.set)
         self._feeds.add(feed)
         self._changed.set()
         return feed
@@ -109,10 +122,6 @@ class Intake:
     def close(self, feed: Feed) -> None:
         feed.closed = True
         self._feeds.discard(feed)
-
-    def taken(self) -> None:
-        """Somebody took from a feed: it may have room again."""
-        self._changed.set()
 
     async def stop(self) -> None:
         tasks = [self._task, *self._asked.values()]

@@ -19,7 +19,7 @@ from streamproc.bus.kafka.mapping import at
 from streamproc.bus.kafka.names import Names
 from streamproc.bus.kafka.state import Last, changes, compare, load
 from streamproc.bus.kafka.transactions import Transactions
-from streamproc.errors import Expired, Fenced, Rejected, StreamprocError, UnseenEnd
+from streamproc.errors import Fenced, Rejected, StreamprocError, UnseenEnd
 from streamproc.topics import state_topic
 from streamproc.wire import Stored
 
@@ -126,7 +126,6 @@ class KafkaLease:
         while True:
             self._arrived.clear()
             if taken := self._take_in_turn(max_records, max_bytes):
-                self._owner.intake.taken()
                 return taken
             try:
                 async with asyncio.timeout_at(end):
@@ -137,12 +136,7 @@ class KafkaLease:
     def _take_in_turn(self, max_records: int, max_bytes: int) -> list[Stored]:
         """A fair part from each topic that has something; another topic begins each time."""
         for feed in self._feeds:
-            if not feed.ready and feed.problem is not None:
-                problem, last = feed.problem, not isinstance(feed.problem, Expired)
-                if not last:
-                    feed.problem = None
-                    self._owner.intake.taken()
-                raise problem
+            feed.check()
         ready = [feed for feed in self._feeds if feed.ready]
         taken: list[Stored] = []
         size = 0

@@ -69,12 +69,10 @@ class KafkaTable:
                 came.clear()
                 for stored in feed.take(max_records=STEP, max_bytes=2**24):
                     self._apply(stored)
-                if isinstance(feed.problem, Expired) and not feed.ready:
-                    log.warning("%s; the table goes on behind them", feed.problem)
-                    feed.problem = None
-                elif feed.problem is not None and not feed.ready:
-                    raise feed.problem  # noqa: TRY301  # ends the loop as any other error does
-                intake.taken()
+                try:
+                    feed.check()
+                except Expired as e:
+                    log.warning("%s; the table goes on behind them", e)
                 async with self._progress:
                     self._position = feed.position
                     self._progress.notify_all()
