@@ -92,6 +92,15 @@ class Opened:
         return self.container.format.name == "avi"
 
     @property
+    def declared_s(self) -> Fraction | None:
+        """How long the file says its pictures last; None where it says nothing, or means its sound."""
+        if self.stream.duration:
+            return self.stream.duration * self.time_base
+        if self.container.duration and len(self.container.streams) == 1:
+            return Fraction(self.container.duration, 1_000_000)
+        return None
+
+    @property
     def tick(self) -> int:
         """How long one frame is shown, in the time base, where nothing else tells."""
         rate = self.stream.average_rate or self.stream.guessed_rate

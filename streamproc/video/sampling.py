@@ -65,35 +65,58 @@ def samples(video: Opened, rule: Rule, span: Span = ALL) -> Iterator[tuple[Chose
     """The frames chosen, in shown order."""
     table = index(video)
     if not table.regular:
-        yield from sequential(video, rule, span)
+        yield from within(span, sequential(video, rule))
         return
     found = wanted(table, rule, span)
     stretches = list(plan(table, (packet for packet, _ in found)))
-    yield from planned(video, rule, span, [chosen for _, chosen in found], stretches)
+    yield from planned(video, rule, [chosen for _, chosen in found], stretches)
 
 
 def planned(
-    video: Opened, rule: Rule, span: Span, found: Sequence[Chosen], stretches: Sequence[Stretch]
+    video: Opened, rule: Rule, found: Sequence[Chosen], stretches: Sequence[Stretch]
 ) -> Iterator[tuple[Chosen, VideoFrame]]:
     """The frames of a plan; where it does not hold, those of a decode from the beginning."""
     by_pts = {chosen.pts: chosen for chosen in found}
-    last = 0
+    last = found[0].k - 1 if found else 0
     try:
-        for chosen, frame in ((by_pts[pts], frame) for pts, frame in decode(video, stretches)):
-            last = chosen.number
-            yield chosen, frame
+        for pts, frame in decode(video, stretches):
+            last = by_pts[pts].k
+            yield by_pts[pts], frame
     except Surprise as e:
         log.warning("%s: decoded from beginning to end: %s", video.address.shown, e)
         video.rewind()
-        yield from ((c, frame) for c, frame in sequential(video, rule, span) if c.number > last)
-
-
-def sequential(video: Opened, rule: Rule, span: Span = ALL) -> Iterator[tuple[Chosen, VideoFrame]]:
-    """The same by decoding everything from the beginning on, up to the end of the span."""
-    chooser = Chooser(video.time_base, rule)
-    for pts, frame in decode_all(video):
-        if chosen := chooser.offer(pts):
-            if span.over(chosen.t):
+        for chosen, frame in sequential(video, rule):
+            if chosen.k > found[-1].k:
                 return
-            if chosen.t in span:
+            if chosen.k > last:
                 yield chosen, frame
+
+
+@dataclass(slots=True)
+class Count:
+    """What a decode of everything has come to."""
+
+    samples: int = 0
+    ticks: int = 0
+    """From the first shown frame to the end of the last."""
+
+
+def sequential(video: Opened, rule: Rule, *, count: Count | None = None) -> Iterator[tuple[Chosen, VideoFrame]]:
+    """The same by decoding everything from the beginning on."""
+    chooser, count = Chooser(video.time_base, rule), count or Count()
+    first: int | None = None
+    for pts, frame in decode_all(video):
+        first = pts if first is None else first
+        count.ticks = max(count.ticks, pts - first + (frame.duration or video.tick))
+        if chosen := chooser.offer(pts):
+            count.samples = chosen.k + 1
+            yield chosen, frame
+
+
+def within(span: Span, found: Iterator[tuple[Chosen, VideoFrame]]) -> Iterator[tuple[Chosen, VideoFrame]]:
+    """Those of a span; nothing is decoded behind it."""
+    for chosen, frame in found:
+        if span.over(chosen.t):
+            return
+        if chosen.t in span:
+            yield chosen, frame

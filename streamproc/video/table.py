@@ -46,6 +46,12 @@ class Table:
     """Packets [0, doubt) must be decoded to know which of them are shown."""
     damage: str | None = None
 
+    @property
+    def shown_s(self) -> Fraction:
+        """From the first shown frame to the end of the last."""
+        shown = [self.pts[i] for i in self.shown()]
+        return (shown[-1] - shown[0]) * self.time_base + self.frame_s if shown else Fraction(0)
+
     def segment(self, packet: int) -> int:
         """Which entry a packet stands behind."""
         return bisect_right(self.entries, packet) - 1

@@ -43,6 +43,8 @@ class Kind:
 def ffmpeg(options: str, output: Path | None = None) -> bytes:
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *shlex.split(options)]
     done = subprocess.run([*command, str(output)] if output else command, capture_output=True, timeout=100, check=False)
+    if done.returncode and output:
+        output.unlink(missing_ok=True)
     assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr.decode()[-2000:]}"
     return done.stdout
 

@@ -1,0 +1,161 @@
+"""A file as windows, slice by slice and in order, decoded by worker processes that run ahead of what is taken.
+
+No runner: whoever asks gives the source and the last cursor, and gets records and the cursor behind them. What a
+decoder cannot do after some attempts, or a file does not hold though it says so, is a counted gap; then time goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from streamproc.errors import Rejected
+from streamproc.messages import Source, Window
+from streamproc.video.address import Address
+from streamproc.video.container import Limits
+from streamproc.video.jobs import SLICE_S, DecodeAll, DecodeSlice, Extent, Slice, Survey, Surveyed
+from streamproc.video.windows import UNREADABLE, Cut, Picture, ended, gap, windows
+from streamproc.video.workers import Lost, Workers
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Of one slice, before it is given up."""
+
+Step = tuple[list[Window], int]
+"""Records, and the number of the next window."""
+
+
+async def decode(
+    workers: Workers,
+    source: Source,
+    address: Address,
+    cut: Cut,
+    *,
+    cursor: int | None = None,
+    limits: Limits | None = None,
+    slice_s: float = SLICE_S,
+) -> AsyncGenerator[Step]:
+    """All windows of a file from the cursor on, then `ended`. Raises Rejected where nothing of the file can be read."""
+    begin, limits = cut.first if cursor is None else cursor, limits or Limits()
+    surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s))
+    if surveyed.at_once or surveyed.extent is None:
+        job = DecodeAll(address, limits, cut, begin, surveyed.slices[0] if surveyed.slices else None)
+        steps = _in_one_go(workers, source, job, surveyed.extent)
+    else:
+        steps = _slice_by_slice(workers, source, address, limits, cut, surveyed)
+    async with aclosing(steps):
+        async for step in steps:
+            yield step
+
+
+async def _slice_by_slice(
+    workers: Workers, source: Source, address: Address, limits: Limits, cut: Cut, surveyed: Surveyed
+) -> AsyncGenerator[Step]:
+    """Slices in order, as many ahead as there are workers and one more, so that none waits for us."""
+    extent = surveyed.extent
+    assert extent, "a file that was cut has been read to its end"
+    ahead: deque[tuple[Slice, asyncio.Task[list[Picture] | None]]] = deque()
+    todo = iter(surveyed.slices)
+    async with asyncio.TaskGroup() as group:
+        try:
+            while True:
+                while len(ahead) <= workers.size and (part := next(todo, None)):
+                    job = DecodeSlice(address, limits, cut, part)
+                    ahead.append((part, group.create_task(_pictures(workers, job))))
+                if not ahead:
+                    break
+                part, task = ahead.popleft()
+                pictures = await task
+                yield _made(source, cut, part.begin, part.until, pictures, extent.end_s)
+        finally:
+            for _, task in ahead:
+                task.cancel()
+    yield _end(source, cut, extent)
+
+
+async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: Extent | None) -> AsyncGenerator[Step]:
+    """One worker decodes everything; windows leave as soon as their last sample has come."""
+    cut, begin, failures = job.cut, job.begin, 0
+    held: dict[int, Picture] = {}
+    while True:
+        came = False
+        try:
+            async with aclosing(workers.ask(replace(job, begin=begin))) as parts:
+                async for part in parts:
+                    if isinstance(part, Extent):
+                        extent = part
+                        continue
+                    held |= {picture.chosen.k: picture for picture in part}
+                    until = _whole(cut, part[-1].chosen.k)
+                    if until > begin:
+                        yield _made(source, cut, begin, until, held.values(), None)
+                        held = {k: p for k, p in held.items() if k >= cut.samples(until, until + 1)[0]}
+                        begin, came = until, True
+            break
+        except Lost as e:
+            failures = 1 if came else failures + 1
+            log.warning("%s: %s, from window %d on (attempt %d)", job.address.shown, e, begin, failures)
+            if failures == ATTEMPTS:
+                break
+    if extent is None:  # nobody knows how far it goes
+        raise Rejected(f"{job.address.shown}: cannot be decoded beyond window {begin}")
+    if failures < ATTEMPTS and begin < extent.count:
+        yield _made(source, cut, begin, extent.count, held.values(), extent.end_s)
+    elif begin < extent.count:
+        yield [gap(cut, source, begin, extent.count, UNREADABLE, "failed")], extent.count
+    yield _end(source, cut, extent)
+
+
+async def _pictures(workers: Workers, job: DecodeSlice) -> list[Picture] | None:
+    """Of one slice; None where no worker can decode it."""
+    try:
+        return await _again(workers, job) if job.part.chosen else []
+    except (Lost, Rejected) as e:
+        log.warning("%s: windows %d to %d: %s", job.address.shown, job.part.begin, job.part.until - 1, e)
+        return None
+
+
+async def _again(workers: Workers, job: Survey | DecodeSlice) -> Any:
+    """A worker lost is one attempt."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return await workers.one(job)
+        except Lost as e:
+            log.warning("%s: %s (attempt %d)", job.address.shown, e, attempt)
+    return await workers.one(job)
+
+
+def _made(
+    source: Source, cut: Cut, begin: int, until: int, pictures: Iterable[Picture] | None, end_s: Fraction | None
+) -> Step:
+    if pictures is None:
+        return [gap(cut, source, begin, until, UNREADABLE, "failed")], until
+    by_number = {picture.chosen.k: picture for picture in pictures}
+    return list(windows(cut, source, by_number, begin, until, end_s)), until
+
+
+def _whole(cut: Cut, last: int) -> int:
+    """The first window that may still get a sample behind `last`."""
+    until = max(cut.first, cut.at((last + 1) * cut.sampling.sample_s - cut.sampling.length_s))
+    while cut.samples(until, until + 1)[1] <= last + 1:
+        until += 1
+    return until
+
+
+def _end(source: Source, cut: Cut, extent: Extent) -> Step:
+    """What the file says it has and does not hold, then the record behind the last window."""
+    records = []
+    end_s = extent.end_s
+    if extent.declared > extent.count:
+        log.warning("windows %d to %d are not in the file: %s", extent.count, extent.declared - 1, extent.damage)
+        records.append(gap(cut, source, extent.count, extent.declared, UNREADABLE, "failed"))
+        end_s = cut.start_s(extent.declared)
+    records.append(ended(source, extent.declared, end_s))
+    return records, extent.declared

@@ -1,0 +1,123 @@
+"""Worker processes, asked from a loop: one job each at a time, killed when they are silent for too long.
+
+A worker that crashed or hung is replaced; the job that it had fails with `Lost`, and trying again is up to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from streamproc import errors
+from streamproc.errors import Rejected, Retryable
+from streamproc.video.jobs import Job
+from streamproc.video.worker import HEAD
+
+MEMORY = 4 * 2**30
+"""Address space of one worker; a picture of 8K takes a fiftieth."""
+
+
+class Lost(Retryable):
+    """A worker crashed, or was killed because it did not answer."""
+
+
+class Workers:
+    """A fixed number of processes, started when they are first needed."""
+
+    def __init__(self, size: int, *, silence_s: float = 120, memory_bytes: int = MEMORY) -> None:
+        self.size, self._silence_s, self._memory = size, silence_s, memory_bytes
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._all]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(self._kill(worker) for worker in list(self._all)))
+
+    async def ask(self, job: Job) -> AsyncGenerator[Any]:
+        """The parts of a worker's answer, as they come."""
+        async with self._free:
+            worker = self._idle.pop() if self._idle else await self._start()
+            answered = False
+            try:
+                self._send(worker, job)
+                while True:
+                    kind, what = await self._receive(worker)
+                    answered = kind != "part"
+                    if kind == "error":
+                        raise _error(*what)
+                    if kind == "end":
+                        return
+                    yield what
+            finally:  # a worker that still speaks of this job is no use for the next
+                if answered:
+                    self._idle.append(worker)
+                else:
+                    await self._kill(worker)
+
+    async def one(self, job: Job) -> Any:
+        """The single part of an answer."""
+        async with aclosing(self.ask(job)) as parts:
+            found = [part async for part in parts]
+        return found[0]
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "streamproc.video.worker",
+            str(self._memory),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._all.add(worker)
+        return worker
+
+    def _send(self, worker: asyncio.subprocess.Process, job: Job) -> None:
+        assert worker.stdin
+        data = pickle.dumps(job, protocol=pickle.HIGHEST_PROTOCOL)
+        worker.stdin.write(len(data).to_bytes(HEAD, "big") + data)
+
+    async def _receive(self, worker: asyncio.subprocess.Process) -> tuple[str, Any]:
+        assert worker.stdout
+        try:
+            async with asyncio.timeout(self._silence_s):
+                size = int.from_bytes(await worker.stdout.readexactly(HEAD), "big")
+                return pickle.loads(await worker.stdout.readexactly(size))  # type: ignore[no-any-return]  # our own child's
+        except TimeoutError:
+            raise Lost(f"decoder silent for {self._silence_s:g} s, killed") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise Lost(f"decoder died ({_end(await worker.wait())})") from None
+
+    async def _kill(self, worker: asyncio.subprocess.Process) -> None:
+        self._all.discard(worker)
+        with suppress(ProcessLookupError):
+            worker.kill()
+        await worker.wait()
+        if worker.stdin:
+            worker.stdin.close()
+
+
+def _end(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _error(name: str, text: str) -> errors.StreamprocError:
+    """The error a worker met, by its class; those that are made of more than a text stand in by what to do."""
+    kind = getattr(errors, name)
+    if kind in (errors.Misconfigured, Rejected, Retryable):
+        return kind(text)  # type: ignore[no-any-return]
+    return Retryable(text) if issubclass(kind, Retryable) else Rejected(text)

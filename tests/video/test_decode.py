@@ -1,0 +1,174 @@
+"""Files as windows: on the grid, slice by slice, whatever the workers go through meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from streamproc.errors import Misconfigured, Rejected
+from streamproc.messages import Grid, Source, Window
+from streamproc.video import address, jobs
+from streamproc.video.choice import Rate
+from streamproc.video.container import Limits
+from streamproc.video.decode import decode
+from streamproc.video.picture import Look
+from streamproc.video.windows import Cut, Sampling, dashcam, soccer, soccer_dense
+from streamproc.video.workers import Lost, Workers
+from tests.video.files import KINDS, SLOW, Kind
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    async with Workers(2, silence_s=60) as found:
+        yield found
+
+
+def source(step: str = "2") -> Source:
+    return Source(
+        id="",
+        service="",
+        root="",
+        stream="match/1",
+        generation=1,
+        revision=2,
+        index=2,
+        start_ms=0,
+        end_ms=0,
+        outcome="done",
+        uri="",
+        live=False,
+        state="active",
+        from_index=0,
+        grid=Grid(root="decode", origin="0", step=step, first=0),
+        task={},
+        services=(),
+        readers={},
+        lag="block",
+    )
+
+
+async def made(workers: Workers, path: Path, cut: Cut, cursor: int | None = None, slice_s: float = 60) -> list[Window]:
+    records = []
+    async with aclosing(decode(workers, source(), address.parse(path), cut, cursor=cursor, slice_s=slice_s)) as steps:
+        async for step, cursor in steps:  # noqa: B007
+            records += step
+    return records
+
+
+def kind(name: str) -> Kind:
+    return next(k for k in KINDS if k.name == name)
+
+
+MATCH = Kind("match", "mp4", f"{SLOW} -g 25", seconds=10.2)
+REGULAR_AND_NOT = pytest.mark.parametrize("ending", ["mp4", "avi"])
+
+
+@REGULAR_AND_NOT
+async def test_windows_overlap_share_clips_and_the_last_is_cut_short(
+    workers: Workers, folder: Path, ending: str
+) -> None:
+    path = Kind("match", ending, f"{SLOW} -g 25", seconds=10.2).make(folder)
+    *found, last = await made(workers, path, Cut(soccer()))
+    assert [(w.index, w.start_ms, w.end_ms, len(w.frames)) for w in found] == [
+        (0, 0, 4000, 4),
+        (1, 2000, 6000, 4),
+        (2, 4000, 8000, 4),
+        (3, 6000, 10000, 4),
+        (4, 8000, 10200, 3),
+        (5, 10000, 10200, 1),
+    ]
+    assert [w.clips for w in found] == [((0, 1), (2, 3))] * 4 + [((0, 1), (2, 2)), ((0, 0),)]
+    assert [[f.t_ms for f in w.frames] for w in found[:2]] == [[0, 1000, 2000, 3000], [2000, 3000, 4000, 5000]]
+    assert [f.frame for f in found[0].frames] == [1, 26, 51, 76]
+    for one, next_ in pairwise(found):
+        assert one.frames[2:] == next_.frames[: len(one.frames[2:])], "the same bytes, made once"
+    assert (last.index, last.count, last.ended) == (6, 6, True)
+
+
+async def test_dense_windows_have_all_their_samples(workers: Workers, folder: Path) -> None:
+    *found, _ = await made(workers, MATCH.make(folder), Cut(soccer_dense()))
+    assert [len(w.frames) for w in found] == [15, 15, 15, 15, 11, 1]
+    assert found[0].clips == ((0, 9), (10, 14))
+
+
+async def test_a_dashcam_window_is_one_numbered_frame(workers: Workers, folder: Path) -> None:
+    cut = Cut(dashcam(Fraction(25)))
+    *found, last = await made(workers, MATCH.make(folder), cut)
+    assert [[f.frame for f in w.frames] for w in found] == [[n] for n in range(1, 256, 10)]
+    assert last.count == 26
+
+
+@pytest.mark.parametrize("name", ["h264-vfr", "h264-ts-cut", "mjpeg", "mpeg4-packed"])
+async def test_slices_make_the_windows_that_one_pass_makes(name: str, workers: Workers, folder: Path) -> None:
+    path, cut = kind(name).make(folder), Cut(Sampling(Rate(Fraction(5)), Fraction(1, 2), Fraction(5, 4)))
+    whole = await made(workers, path, cut)
+    assert len(whole) >= 6
+    for cursor, slice_s in ((0, 0.5), (0, 1), (0, 2.5), (3, 1), (len(whole) - 1, 1)):
+        assert await made(workers, path, cut, cursor, slice_s) == whole[cursor:]
+
+
+async def test_a_worker_killed_in_mid_job_costs_an_attempt_and_no_window(workers: Workers, folder: Path) -> None:
+    path, cut = MATCH.make(folder), Cut(soccer())
+    whole = await made(workers, path, cut)
+    found: list[Window] = []
+    async with aclosing(decode(workers, source(), address.parse(path), cut)) as steps:
+        task = asyncio.ensure_future(anext(steps))
+        while not workers.pids:  # noqa: ASYNC110  # nothing tells of a process that starts
+            await asyncio.sleep(0.001)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        found += (await task)[0]
+        async for step, _ in steps:
+            found += step
+    assert found == whole
+
+
+async def test_a_worker_that_hangs_is_killed_at_its_deadline(folder: Path) -> None:
+    path = MATCH.make(folder)
+    async with Workers(1, silence_s=0.5) as workers:
+        job = jobs.Survey(address.parse(path), Limits(), Cut(soccer()), 0)
+        await_start = asyncio.ensure_future(workers.one(job))
+        while not workers.pids:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.001)
+        os.kill(workers.pids[0], signal.SIGSTOP)
+        with pytest.raises(Lost, match="silent"):
+            await await_start
+        assert not workers.pids
+
+
+async def test_a_file_cut_off_keeps_what_can_be_read_and_counts_the_rest(workers: Workers, folder: Path) -> None:
+    whole = Kind("faststart", "mp4", f"{SLOW} -g 25 -movflags faststart", seconds=20).make(folder)
+    path = folder / "cut-off.mp4"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    *found, lost, last = await made(workers, path, Cut(soccer()))
+    assert found[0].outcome == "done"
+    assert (lost.index, lost.until_index, lost.outcome, lost.reason) == (len(found), 10, "failed", "unreadable")
+    assert last.count == 10
+
+
+async def test_a_file_that_is_no_video_is_rejected_by_name(workers: Workers, folder: Path) -> None:
+    path = folder / "text.mp4"
+    path.write_text("not a video " * 100)
+    with pytest.raises(Rejected, match=r"text\.mp4"):
+        await made(workers, path, Cut(soccer()))
+
+
+async def test_pictures_are_no_longer_than_asked(workers: Workers, folder: Path) -> None:
+    cut = Cut(Sampling(Rate(Fraction(1)), Fraction(2), Fraction(2), look=Look(longest=48)))
+    window = (await made(workers, MATCH.make(folder), cut))[0]
+    assert (window.width, window.height) == (48, 32)
+    assert np.asarray(simplejpeg.decode_jpeg(window.frames[0].jpeg)).shape == (32, 48, 3)
+
+
+def test_a_grid_of_another_step_than_the_task_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="grid"):
+        Cut.on(source("3").grid, soccer())
