@@ -124,7 +124,10 @@ class MemoryLog:
     # records
 
     def topic(self, name: str) -> Topic:
-        return self.known.get(name) or topics.topic(name)
+        """Dead letters' topics are made as they are needed, and all that ships is there."""
+        if name in self.known:
+            return self.known[name]
+        return self.topic(name.removesuffix(topics.DLQ)).dlq if name.endswith(topics.DLQ) else topics.topic(name)
 
     def log(self, topic: str, partition: int) -> Partition:
         found = self._logs.get((topic, partition))
