@@ -23,6 +23,7 @@ from openai._types import RequestOptions
 from streamproc.errors import Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.body import Body, Manner, Seen, encoded
+from streamproc.models.card import Served
 from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch, broken, failure
 from streamproc.models.prompt import Fit, Prompt, fitted, halved, thinned
 from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
@@ -246,6 +247,8 @@ class Endpoint:
                 ),
             )
             try:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    return whole(await response.aread(), response.headers, hop=self.hop)  # it does not stream
                 return await streamed(
                     response.aiter_raw(), response.headers, hop=self.hop, since=lambda: time.perf_counter() - began
                 )
@@ -280,6 +283,38 @@ class Endpoint:
             raise Unreachable(
                 self.hop, f"/models is no list of models: {e}", remedy="Is the URL that of the API, ending in /v1?"
             ) from e
+
+
+def endpoints(
+    served: Served, *, environ: Mapping[str, str], transport: httpx2.AsyncBaseTransport
+) -> tuple[Endpoint, ...]:
+    """The replicas of a model where it is served, spoken to as its card says."""
+    speak, key = served.card.speak, served.key(environ)
+    manner = Manner(
+        model=served.model,
+        media=speak.media,
+        json_mode=speak.json_mode,
+        label=speak.label,
+        system_prefix=speak.system_prefix,
+        uuids=speak.uuids,
+        processor=served.card.processor,
+        extra=speak.extra,
+    )
+    # A limit counts what goes as a picture; clips and videos are held to the context alone.
+    images = speak.image_limit if speak.media == "images" or speak.image_limit == 0 else None
+    fit = Fit(images=images, context_tokens=speak.context_tokens, image_tokens=speak.image_tokens)
+    return tuple(
+        Endpoint(
+            url,
+            manner,
+            transport=transport,
+            fit=fit,
+            params=served.card.sampling.params(),
+            key=key,
+            samples_at_once=speak.samples_at_once,
+        )
+        for url in served.urls
+    )
 
 
 class _Model(msgspec.Struct):

@@ -39,6 +39,7 @@ class Limiter:
         """Steps to try at once."""
         self._rest = {"up": 1, "down": 1}
         """Phases to hold before the next try."""
+        self._failed_ways = set[str]()
         self._held = 0
         self._next: Literal["up", "down"] = "up"
         self.in_flight = 0
@@ -102,7 +103,17 @@ class Limiter:
 
     @property
     def _enough(self) -> int:
-        return 8 if self._phase == "start" else max(48, 3 * self.limit)
+        """Calls that make a phase: few while it searches, more once it has found, when being wrong costs more than time."""
+        if self._phase == "start":
+            return 8
+        if self._searching:
+            return max(40, 2 * self.limit)
+        return max(60, 3 * self.limit) if self._phase == "hold" else max(100, 5 * self.limit)
+
+    @property
+    def _searching(self) -> bool:
+        """Until a step has failed both ways."""
+        return len(self._failed_ways) < 2
 
     def _count_up(self, now: float) -> None:
         """Seconds times calls in flight, to know whether there was work enough to learn from."""
@@ -150,6 +161,7 @@ class Limiter:
                 # Another server than a moment ago. If calls take longer, they may well wait for each other.
                 self._holds = max(1.0, self._holds * min(1.0, max(0.5, rate / self._rate)))
                 self._reach, self._rest = {"up": 1, "down": 1}, {"up": 1, "down": 1}
+                self._failed_ways.clear()
             self._rate = rate if self._rate is None else None
         else:
             self._rate += 0.3 * (rate - self._rate)
@@ -160,7 +172,7 @@ class Limiter:
             self._go("hold", now)
 
     def _try(self, way: Literal["up", "down"], now: float) -> None:
-        factor = STEP ** self._reach[way]
+        factor = STEP ** (self._reach[way] * (2 if self._searching else 1))
         if way == "up":
             self._tried = min(self._most, max(self._holds * factor, self._holds + 1))
         else:
@@ -175,20 +187,21 @@ class Limiter:
     def _try_up(self, rate: float, now: float) -> None:
         assert self._rate is not None
         brings = math.log(rate / self._rate) / math.log(self._tried / self._holds)
-        self._took("up", rate, now) if brings > WORTH else self._failed("up", now)
+        self._took("up", rate, now, clearly=brings > 0.4) if brings > WORTH else self._failed("up", now)
 
     def _try_down(self, rate: float, now: float) -> None:
         assert self._rate is not None
         costs = math.log(self._rate / rate) / math.log(self._holds / self._tried)
-        self._took("down", rate, now) if costs < WORTH else self._failed("down", now)
+        self._took("down", rate, now, clearly=costs < WORTH / 2) if costs < WORTH else self._failed("down", now)
 
-    def _took(self, way: Literal["up", "down"], rate: float, now: float) -> None:
+    def _took(self, way: Literal["up", "down"], rate: float, now: float, *, clearly: bool) -> None:
         self._holds, self._rate = self._tried, rate
-        self._reach[way] = min(8, self._reach[way] * 2)
+        self._reach[way] = min(4, self._reach[way] * 2) if clearly else 1
         self._rest[way], self._next = 1, way
         self._try(way, now)
 
     def _failed(self, way: Literal["up", "down"], now: float) -> None:
+        self._failed_ways.add(way)
         self._rest[way] = min(4, self._rest[way] * 2) if self._reach[way] == 1 else 1
         self._reach[way] = 1
         self._next = "down" if way == "up" else "up"

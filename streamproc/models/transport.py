@@ -40,12 +40,9 @@ FAILURES: Final[tuple[tuple[type[BaseException], type[httpx2.RequestError]], ...
 )
 
 
-def translated(e: BaseException) -> httpx2.RequestError | None:
+def translated(kind: type[BaseException]) -> type[httpx2.RequestError] | None:
     """What httpx2 would have raised; None where it is no failure of the network."""
-    for theirs, ours in FAILURES:
-        if isinstance(e, theirs):
-            return ours(str(e) or type(e).__name__)
-    return None
+    return next((ours for theirs, ours in FAILURES if issubclass(kind, theirs)), None)
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -120,9 +117,9 @@ class _Answer(httpx2.AsyncByteStream):
 
 
 def _as_httpx2(e: BaseException) -> httpx2.RequestError:
-    error = translated(e)
+    error = translated(type(e))
     assert error is not None, "aiohttp.ClientError and OSError stand at the end of FAILURES"
-    return error
+    return error(str(e) or type(e).__name__)
 
 
 def _headers(request: httpx2.Request) -> list[tuple[str, str]]:
