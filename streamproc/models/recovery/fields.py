@@ -196,8 +196,7 @@ def _chosen(value: Any, options: tuple[Any, ...]) -> Any:
         if value == option and isinstance(value, bool) == isinstance(option, bool):
             return option
     if value is None or is_nothing(value):
-        spelled = next((o for o in options if o is None or (isinstance(o, str) and is_nothing(o))), _REFUSED)
-        return spelled
+        return next((o for o in options if o is None or (isinstance(o, str) and is_nothing(o))), _REFUSED)
     if isinstance(value, str):
         number = _number(value, {}, whole=False)
         if number is not _REFUSED:

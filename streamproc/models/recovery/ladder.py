@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -24,8 +25,8 @@ from streamproc.models.recovery.lenient import scan
 
 LONGEST: Final = 2**20
 """Characters that are looked at at all, and only by the strict rungs."""
-LONGEST_BROKEN: Final = 2**15
-"""Characters that the patient rungs look at, some 8,000 tokens: what is behind counts as cut off."""
+LONGEST_BROKEN: Final = 10_000
+"""Characters that the patient rungs look at, some 2,500 tokens: what is behind counts as cut off."""
 
 _FENCE: Final = re.compile(r"```[ \t]*[\w+-]{0,20}[ \t]*\n?(.*?)```", re.DOTALL)
 _OPEN_FENCE: Final = re.compile(r"```[ \t]*(?:json|JSON|python|javascript|js)?[ \t]*\n?(?=\s*[\[{])")
@@ -35,6 +36,7 @@ _TURN: Final = re.compile(
     re.IGNORECASE,
 )
 _SPECIAL: Final = re.compile(r"</?s>|<\|(?:im_end|end|endoftext|eot_id|assistant|user|begin_of_box|end_of_box)\|>")
+_MOST_BLOCKS: Final = 64
 _ECHO_CHARACTERS: Final = 24
 """A line of the prompt that is at least so long is not said again by chance."""
 
@@ -96,7 +98,7 @@ def _strict(text: str) -> Any:
 def _fenced(text: str, start: int) -> tuple[Any, ...] | None:
     """The values of all blocks, if each is JSON; blocks of other things beside it are none of ours."""
     values = []
-    for block in _FENCE.finditer(text[:LONGEST], start):
+    for block in islice(_FENCE.finditer(text[:LONGEST], start), _MOST_BLOCKS):
         value = _strict(block[1])
         if value is not _NOTHING:
             values.append(value)

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-DEEPEST: Final = 32
+DEEPEST: Final = 8
 """Levels of nesting. An answer about a window has three or four."""
 LONGEST_KEY: Final = 64
+MOST_BROKEN: Final = 64
+"""Brackets that lead nowhere, after which the rest of a text is not looked at: it is no answer."""
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "“": '“”"', "”": '”"', "‘": "‘’'", "’": "’'"}
 """Opening quote → what may close it."""
@@ -32,7 +34,7 @@ _KEY_NEXT: Final = (
 _AFTER_VALUE: Final = re.compile(rf"\s*+(?:,?\s*+(?:{_KEY_NEXT}|[}}\]]|$)|,\s*+(?://|/\*|\#|\{{))")
 """A quote ends a value of an object only where the object goes on or ends: apostrophes and inner quotes do not."""
 _AFTER_ITEM: Final = re.compile(rf"\s*+(?:,\s*+[{_ANY_QUOTE}{{\[\d-]|,?\s*+(?:[}}\]]|$))")
-_AFTER_KEY: Final = re.compile(r"\s*+:")
+_QUOTED_KEY: Final = re.compile(rf"[{_ANY_QUOTE}]([^{_ANY_QUOTE}{{}}\[\]\n]{{0,{LONGEST_KEY}}})[{_ANY_QUOTE}](?=\s*+:)")
 
 _WORDS: Final = {
     "true": True,
@@ -87,14 +89,15 @@ class _Reader:
     """Quote and place → from where on strings are known not to end. Those behind do not either, and nobody looks again."""
 
     def all(self) -> Found:
-        found, at = Found(), 0
-        while opening := _OPENING.search(self.text, at):
+        found, at, led_nowhere = Found(), 0, 0
+        while (opening := _OPENING.search(self.text, at)) and led_nowhere < MOST_BROKEN:
             stack: list[_Open] = []
             try:
                 value, at = self._value(opening.start(), stack)
                 found.values.append(value)
             except _Stop as stop:
                 at = max(stop.at, opening.start() + 1)
+                led_nowhere += 1
                 if stop.ended and not self.cut and self._only_unclosed(stack):
                     found.closed = True
                     found.values.append(_closed(stack))
@@ -156,10 +159,9 @@ class _Reader:
     def _key(self, at: int) -> tuple[str, int]:
         text = self.text
         if text[at] in _QUOTES:
-            end = self._end(at, _AFTER_KEY, text[at], within=LONGEST_KEY)
-            if end < 0:
-                raise _Stop(at + 1, ended=_unfinished(text, at))
-            key, after = _unescaped(text[at + 1 : end]), end + 1
+            if not (quoted := _QUOTED_KEY.match(text, at)):
+                raise _Stop(at + 1)
+            key, after = _unescaped(quoted[1]), quoted.end()
         else:
             bare = _BARE.match(text, at)
             if not bare or bare.end() - at > LONGEST_KEY:
@@ -167,7 +169,7 @@ class _Reader:
             key, after = bare.group(), bare.end()
         after = self._skipped(after)
         if after >= len(text) or text[after] != ":":
-            raise _Stop(max(after, at + 1), ended=False)
+            raise _Stop(after)
         return key, after + 1
 
     def _scalar(self, at: int, *, in_list: bool) -> tuple[Any, int]:
@@ -175,7 +177,7 @@ class _Reader:
         if (quote := text[at]) in _QUOTES:
             if self.endless.get((quote, in_list), len(text)) <= at:
                 raise _Stop(at + 1)
-            end = self._end(at, _AFTER_ITEM if in_list else _AFTER_VALUE, quote)
+            end = self._end(at, _AFTER_ITEM if in_list else _AFTER_VALUE)
             if end < 0:
                 self.endless[quote, in_list] = at
                 raise _Stop(at + 1)
@@ -199,24 +201,21 @@ class _Reader:
             raise _Stop(line.end() if line else at + 1)
         return line.group().strip(), line.end()
 
-    def _end(self, at: int, after: re.Pattern[str], quote: str, *, within: int | None = None) -> int:
+    def _end(self, at: int, after: re.Pattern[str]) -> int:
         """Where the string that opens at `at` ends; -1 if it does not."""
-        text = self.text
-        limit = len(text) if within is None else min(len(text), at + within + 2)
-        for close in _closing(_QUOTES[quote], text, at + 1, limit):
-            if not _escaped(text, close) and after.match(text, close + 1):
+        for close in _closing(_QUOTES[self.text[at]], self.text, at + 1):
+            if not _escaped(self.text, close) and after.match(self.text, close + 1):
                 return close
         return -1
 
 
-def _closing(quotes: str, text: str, at: int, limit: int) -> Iterator[int]:
-    if len(quotes) == 1:
-        while (at := text.find(quotes, at, limit)) >= 0:
-            yield at
-            at += 1
-    else:
-        for found in re.compile(f"[{quotes}]").finditer(text, at, limit):
-            yield found.start()
+def _closing(quotes: str, text: str, at: int) -> Iterator[int]:
+    if len(quotes) > 1:
+        yield from (found.start() for found in re.compile(f"[{quotes}]").finditer(text, at))
+        return
+    while (at := text.find(quotes, at)) >= 0:
+        yield at
+        at += 1
 
 
 def _escaped(text: str, at: int) -> bool:
@@ -225,11 +224,6 @@ def _escaped(text: str, at: int) -> bool:
     while before and text[before - 1] == "\\":
         before -= 1
     return (at - before) % 2 == 1
-
-
-def _unfinished(text: str, at: int) -> bool:
-    """A key that the text ends in."""
-    return len(text) - at <= LONGEST_KEY and not any(q in text[at + 1 :] for q in _QUOTES[text[at]])
 
 
 def _unescaped(string: str) -> str:

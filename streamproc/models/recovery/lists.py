@@ -52,6 +52,8 @@ _ASIDE: Final = re.compile(r"\(([^()\n]{1,80})\)")
 _NOT: Final = re.compile(r"(?:no|none|not|0|false|n/a|nothing)\b", re.IGNORECASE)
 _TRIM: Final = " \t\n,;|-–—*_`\"'."
 _LONGEST_ITEM: Final = 2000
+_MOST_LINES: Final = 400
+"""A list that is longer is a loop; its beginning says all that it says."""
 _MOST_WORDS: Final = 5
 """Of a label; more are a sentence."""
 
@@ -68,7 +70,7 @@ def _items(text: str) -> Iterator[str]:
     """Each item with what is indented below it; a new `Label:` begins one too."""
     item: list[str] = []
     depth = -1
-    for line in text.splitlines():
+    for line in text.splitlines()[:_MOST_LINES]:
         marked = _ITEM.match(line)
         body = marked[2] if marked else line
         field = _FIELD.match(body)
@@ -140,7 +142,11 @@ def _aside(rest: str) -> dict[str, str]:
 
 def _table(text: str) -> list[dict[str, str]]:
     """Rows of a table whose head names what we know."""
-    rows = [[c.strip(_TRIM) for c in line.strip().strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    rows = [
+        [c.strip(_TRIM) for c in line.strip().strip("|").split("|")]
+        for line in text.splitlines()[:_MOST_LINES]
+        if "|" in line
+    ]
     if len(rows) < 2:
         return []
     head = [_KEYS.get(c.lower()) for c in rows[0]]
