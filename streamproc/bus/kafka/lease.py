@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -55,6 +56,7 @@ class KafkaLease:
         self.lost = asyncio.Event()
         self.state: Mapping[str, bytes] = {}
         self._last = Last()
+        self._identity = uuid.uuid4().hex
         self._producer: Transactions | None = None
         self._landing = asyncio.Lock()
         self._unseen = False
@@ -162,7 +164,7 @@ class KafkaLease:
                 raise UnseenEnd(f"{self!r}: renew it first")
             for topic in {entry.topic for entry in landing.outputs}:
                 await owner.require(topic)
-            last = Last(landing.serial, {**self.progress, **landing.progress})
+            last = Last(landing.serial, {**self.progress, **landing.progress}, self._identity)
             state = changes(state_topic(self.service).name, self.partition, landing.state, last)
             offsets = {self._place(topic): offset for topic, offset in landing.progress.items()}
             self._unseen = True  # from here to the end, however it ends: a cancelled landing may have happened too
@@ -193,7 +195,10 @@ class KafkaLease:
         await self._stop()
         await self._owner.settled()
         self._check()
+        before = self._last
         await self._take()
+        if self._last != before and self._last.owner != self._identity:
+            self.lost.set()  # another has had it in between: what we hold of it is old, though it is ours again
         self._check()
 
     async def _unless_lost(self) -> None:

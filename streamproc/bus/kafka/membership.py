@@ -41,7 +41,8 @@ class KafkaMembership:
         self._leases: dict[int, KafkaLease] = {}
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._given: set[int] = set()
-        self._since = 0
+        self._since, self._member = 0, ""
+        """The group's generation that gave them, and our name in it."""
         self._leaving = False
         self._queue: asyncio.Queue[KafkaLease | BaseException | None] = asyncio.Queue()
         """Bounded by the partitions there are."""
@@ -112,7 +113,7 @@ class KafkaMembership:
         assert self._group is not None
         try:
             async with asyncio.timeout(2 * self._session_s):
-                while not await self._group.settled():  # noqa: ASYNC110  # it is the broker that is asked
+                while not await self._group.settled() or self._since != self._group.generation:  # noqa: ASYNC110  # the broker is asked
                     await asyncio.sleep(min(0.1, self._session_s / 10))
         except (TimeoutError, errors.KafkaError) as e:
             hop = f"consumer group {self.names.group(self.service)}"
@@ -126,8 +127,10 @@ class KafkaMembership:
     def _assigned(self, given: set[int]) -> None:
         """Called by the coordinator. Kept: nothing. Gone: lost. New: taken, when there is something to do."""
         assert self._group is not None
-        self._given, self._since = given, self._group.generation
-        for p in self._leases.keys() - given:
+        # A member that was put out comes back under another name. Whatever it gets now, others may have had in between.
+        stayed = self._group.member_id == self._member
+        self._given, self._since, self._member = given, self._group.generation, self._group.member_id
+        for p in self._leases.keys() - given if stayed else list(self._leases):
             self._leases.pop(p).lose(self._keep)
         for p in self._taking.keys() - given:
             self._taking[p].cancel()

@@ -27,10 +27,12 @@ LOAD_BYTES = 4 * 2**20
 
 
 class Last(msgspec.Struct, frozen=True):
-    """The last landing: its number, and where it left progress."""
+    """The last landing: its number, where it left progress, and who landed it."""
 
     serial: int = 0
     progress: dict[str, int] = {}
+    owner: str = ""
+    """Of the lease, drawn when it was taken. Numbers alone could be another's, who held the lease in between."""
 
 
 @dataclass(slots=True)
