@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
+from math import lcm
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
@@ -161,6 +163,14 @@ class Answer(Record, frozen=True, kw_only=True, omit_defaults=True):
 # sources ------------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
+def _lattice(origin: str, step: str) -> tuple[int, int, int]:
+    """Origin and step in whole parts of a second, and how many parts a second has."""
+    a, b = Fraction(origin), Fraction(step)
+    parts = lcm(a.denominator, b.denominator)
+    return int(a * parts), int(b * parts), parts
+
+
 class Grid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Index i starts at `origin + (i - first) * step`; exact, in seconds as `a/b`. A change of the step is a new grid."""
 
@@ -171,7 +181,8 @@ class Grid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     first: Count
 
     def starts_ms(self, index: int) -> int:
-        return round(1000 * (Fraction(self.origin) + (index - self.first) * Fraction(self.step)))
+        origin, step, parts = _lattice(self.origin, self.step)
+        return (2 * 1000 * (origin + (index - self.first) * step) + parts) // (2 * parts)
 
 
 class Source(Record, frozen=True, kw_only=True, omit_defaults=True):

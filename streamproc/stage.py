@@ -86,10 +86,12 @@ class Stage:
 class Each(Stage):
     """Every record by itself, many at once, in any order.
 
+    `handle` is a coroutine where there is something to wait for; a plain function costs less where there is not.
     Of a topic that holds no records (bare bytes) the handler gets the stored entry and answers with an entry.
     """
 
-    async def handle(self, record: Any, look: Look) -> Any:
+    def handle(self, record: Any, look: Look) -> Any:
+        """The outcome, or an awaitable of it."""
         raise NotImplementedError
 
     def otherwise(self, record: Any, outcome: Outcome, reason: str) -> Record | None:  # noqa: ARG002  # for authors to override

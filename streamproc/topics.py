@@ -12,6 +12,7 @@ from pathlib import Path
 from streamproc import messages
 from streamproc.errors import Misconfigured
 
+BYTES = "bytes."
 DLQ = ".dlq"
 """What failed for good stands under the topic's name with this behind it."""
 
@@ -58,6 +59,19 @@ def state_topic(service: str) -> Topic:
     )
 
 
+def bytes_topic(name: str) -> Topic:
+    """A topic of bare bytes: a record's number is its offset, and nothing is known of what it says."""
+    return Topic(
+        name=name,
+        about="Bare bytes",
+        record=None,
+        content_type="application/octet-stream",
+        compacted=False,
+        retention_hours=168,
+        max_bytes=2**20,
+    )
+
+
 def data(folder: str) -> Traversable:
     """A folder that ships with the package: beside the sources in a checkout, inside the package when installed."""
     packed = resources.files("streamproc") / "data" / folder
@@ -72,9 +86,11 @@ def all_topics() -> dict[str, Topic]:
 
 
 def topic(name: str) -> Topic:
-    """A topic by name; `NAME.dlq` and `state.SERVICE` too."""
+    """A topic by name; `NAME.dlq`, `state.SERVICE` and `bytes.NAME` (bare bytes, for stages of one's own) too."""
     if name.startswith("state."):
         return state_topic(name.removeprefix("state."))
+    if name.startswith(BYTES) and not name.endswith(DLQ):
+        return bytes_topic(name)
     if name.endswith(DLQ):
         return topic(name.removesuffix(DLQ)).dlq
     try:

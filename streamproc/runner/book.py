@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Several
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from streamproc.ranges import Ranges
 from streamproc.runner.cover import Cover, Hour, HourState, sub_key
 from streamproc.stage import Row
 from streamproc.topics import SEPARATOR
-from streamproc.wire import Entry
+from streamproc.wire import Entry, Stored
 
 ENGINE_VERSION = 1
 FORMAT = f"{SEPARATOR}format"
@@ -137,6 +138,15 @@ class Book:
         guard = self._guards.get(sequence)
         return guard is not None and guard.taken.has(index, until)
 
+    @property
+    def anything_out(self) -> bool:
+        """Some record was read and has no outcome so far, or waits."""
+        return bool(self.parked) or any(p.out for p in self.progress.values())
+
+    def taken_bare(self, topic: str, offset: int) -> bool:
+        guard = self._bare.get(topic)
+        return guard is not None and guard.taken.has(offset, offset + 1)
+
     def untaken(self, sequence: Sequence, index: int, until: int) -> list[tuple[int, int]]:
         """The parts of [index, until) that nobody has taken yet."""
         guard = self._guards.get(sequence)
@@ -157,6 +167,17 @@ class Book:
             progress.landed = -1
         progress.out[offset] = None
         progress.next = offset + 1
+
+    def passed(self, batch: Several[Stored]) -> None:
+        """All of these are read and done, and nothing of their topics is out."""
+        for stored in batch:
+            progress = self.progress.get(stored.topic)
+            if progress is None:
+                progress = self.progress[stored.topic] = Progress(stored.offset)
+                progress.landed = -1
+            progress.next = stored.offset + 1
+            self._moved.add(stored.topic)
+        self.dirty.set()
 
     def done(self, at: At) -> None:
         """Nothing is left to do for this offset."""
@@ -198,6 +219,11 @@ class Book:
     def run(self, stream: str, run: Run) -> None:
         self.runs[stream] = run
         self._changes[SEPARATOR.join((stream, "run"))] = run
+        self.dirty.set()
+
+    def emit_all(self, entries: list[Entry]) -> None:
+        self.outputs += entries
+        self.output_bytes += sum([len(e.key) + len(e.value or b"") for e in entries])
         self.dirty.set()
 
     def emit(self, entry: Entry) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from inspect import iscoroutinefunction
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from streamproc.errors import Fatal, NotYet, Rejected
+from streamproc.errors import Fatal, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
 from streamproc.runner.slots import Slot
 from streamproc.stage import Each
-from streamproc.wire import Entry
+from streamproc.topics import topic
+from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
     from streamproc.runner.runner import Runner
@@ -26,6 +27,7 @@ class EachWay:
         self._queue: asyncio.Queue[Input] = asyncio.Queue()  # bounded by intake: it asks for `backlog` before it reads
         self._workers = self._resting = 0
         self._stopped = False
+        self._plain = not iscoroutinefunction(stage.handle)
 
     @property
     def idle(self) -> bool:
@@ -35,12 +37,69 @@ class EachWay:
     def backlog(self) -> int:
         return self._queue.qsize()
 
+    @property
+    def behind_ms(self) -> int:
+        return 0  # everything it has is in hand
+
     def admit(self, given: Input) -> None:
         if given.moves_only_time and given.sequence.stream:
             self.r.without(given, given.place.outcome, given.place.reason or "")
         else:
-            self.r.in_hand.add((given.sequence, given.index))
+            if self._plain:
+                self._at_once(given)
+            else:
+                self.r.hand_out(given)
+                self._begin(given)
+
+    def _at_once(self, given: Input) -> None:
+        """Nothing to wait for: no slot, no worker. What turns out to be worth another try goes the long way."""
+        since = self.r.waits.moment()
+        try:
+            answer = self.stage.handle(given.record, self.r.look)
+            self.r.answer(given, answer, "done" if isinstance(answer, Entry) else answer.outcome)
+        except Retryable:
+            self.r.hand_out(given)
             self._begin(given)
+        except NotYet as e:
+            self.r.hand_out(given)
+            self._wait(given, e, since)
+        except Fatal:
+            raise
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.rejection
+            self._give_up(given, e)
+
+    @property
+    def passes_bytes_through(self) -> bool:
+        """Nothing is ever out: bare bytes, and a handler that does not wait."""
+        return self._plain and all(topic(name).record is None for name in self.stage.reads)
+
+    def pass_through(self, batch: list[Stored]) -> list[Stored]:
+        """Bare bytes in the order of the log, without a guard: output and progress land together, so nothing is between.
+
+        Returns those that must go the long way: from the first on that is to be tried again, or while one is out.
+        """
+        r, book, handle, look = self.r, self.r.book, self.stage.handle, self.r.look
+        answers: list[Entry] = []
+        through = 0
+        for stored in batch if not book.anything_out else ():
+            if not book.taken_bare(
+                stored.topic, stored.offset
+            ):  # else by an earlier version of the stage, which did wait
+                try:
+                    answers.append(handle(stored, look))
+                except (Retryable, NotYet):
+                    break
+                except Fatal:
+                    raise
+                except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.rejection
+                    r.counts.dead += 1
+                    answers.append(r.speech.dead(stored, r.rejection(e)))
+            through += 1
+        book.emit_all(answers)
+        book.passed(batch[:through])
+        r.counts.records_in += through
+        r.counts.records_out += len(answers)
+        return batch[through:]
 
     def resume(self, given: Input) -> None:
         if given.moves_only_time:
@@ -92,11 +151,12 @@ class EachWay:
             self._wait(given, e, since)
         except Fatal:
             raise
-        except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.reason
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.rejection
             self._give_up(given, e)
 
-    def _handle(self, given: Input) -> Awaitable[Any]:
-        return self.stage.handle(given.record, self.r.look)
+    async def _handle(self, given: Input) -> Any:
+        answer = self.stage.handle(given.record, self.r.look)
+        return answer if self._plain else await answer
 
     def _wait(self, given: Input, missing: NotYet, since: int) -> None:
         r = self.r
@@ -110,8 +170,9 @@ class EachWay:
 
     def _give_up(self, given: Input, error: Exception) -> None:
         r = self.r
-        reason = r.reason(error)
-        r.bury(given, error if isinstance(error, Rejected) else Rejected(reason))
+        rejection = r.rejection(error)
+        reason = str(rejection)
+        r.bury(given, rejection)
         r.without(given, "failed", reason, self._otherwise(given, "failed", reason))
 
     def _otherwise(self, given: Input, outcome: Any, reason: str) -> Record | None:

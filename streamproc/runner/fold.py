@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamproc import messages
-from streamproc.errors import Fatal, NotYet, Rejected
+from streamproc.errors import Fatal, NotYet
 from streamproc.messages import Outcome, Record, Source
 from streamproc.runner.book import NOTHING, Standing, raw
 from streamproc.runner.inputs import Input, Place
@@ -99,6 +99,15 @@ class FoldWay:
     def stop(self) -> None:
         self._stopped = True
 
+    @property
+    def behind_ms(self) -> int:
+        starts = [
+            lane.latest_ms - min(g.place.start_ms for w in lane.waiting.values() for g in w.values())
+            for lane in self._lanes.values()
+            if any(lane.waiting.values())
+        ]
+        return max(starts, default=0)
+
     def admit(self, given: Input) -> None:
         source = self.r.find_source(given)
         if source is None or given.sequence.service not in self.stage.joins(source):
@@ -150,7 +159,8 @@ class FoldWay:
             lane.busy = False
             self._busy -= 1
             self.r.eased.set()
-        self._poke(lane)  # something may have come between the last look and here
+        if not self._poke(lane) and not lane.stopped and not any(lane.waiting.values()):
+            self._lanes.pop((lane.stream, lane.generation, lane.root), None)  # where it stands is in the book
 
     # rows
 
@@ -245,11 +255,12 @@ class FoldWay:
             self._not_yet(lane, heads, row, standing, state, e, since)
         except Fatal:
             raise
-        except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.reason
-            reason = r.reason(e)
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.rejection
+            rejection = r.rejection(e)
+            reason = str(rejection)
             for given in heads.spoken.values():
                 if given.place.outcome == "done":
-                    r.bury(given, e if isinstance(e, Rejected) else Rejected(reason))
+                    r.bury(given, rejection)
             records, state = self.stage.otherwise(row, state, "failed", reason)
             self._emit(lane, heads, row, standing, records, state, "failed")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamproc.errors import Fatal, NotYet, Rejected, Retryable
+from streamproc.errors import Fatal, NotYet, Retryable
 from streamproc.messages import Record, Source
 from streamproc.runner.book import NOTHING, Run, raw
 from streamproc.runner.inputs import Input
@@ -52,6 +52,10 @@ class FollowWay:
         self._stopped = True
         for task in self._tasks.values():
             task.cancel()
+
+    @property
+    def behind_ms(self) -> int:
+        return 0  # it reads versions, not time
 
     def admit(self, given: Input) -> None:
         r, book = self.r, self.r.book
@@ -95,7 +99,7 @@ class FollowWay:
                 await self._key(e)
             except Fatal:
                 raise
-            except Exception as e:  # noqa: BLE001  # the runner's one place for what a run may raise: see Runner.reason
+            except Exception as e:  # noqa: BLE001  # the runner's one place for what a run may raise: see Runner.rejection
                 self._give_up(stream, e)
 
     async def _once(self, stream: str, began: Run) -> None:
@@ -143,14 +147,15 @@ class FollowWay:
 
     def _give_up(self, stream: str, error: Exception) -> None:
         r, run = self.r, self.r.book.runs[stream]
-        reason = r.reason(error)
+        rejection = r.rejection(error)
+        reason = str(rejection)
         source = r.look.find(stream, run.generation, run.revision)
         stored = r.look.tables.stored("sources", source_key(stream, run.generation, run.revision))
         assert source is not None, "a run begins with its source"
         assert stored is not None, "and so with its bytes"
         log.error("%s: %s: %s", r.service, stream, reason)
         r.counts.dead += 1
-        r.book.emit(r.speech.dead(stored, error if isinstance(error, Rejected) else Rejected(reason)))
+        r.book.emit(r.speech.dead(stored, rejection))
         cursor = msgspec.msgpack.decode(run.cursor, type=self.stage.Cursor) if run.cursor != NOTHING else None
         records, cursor = self.stage.otherwise(source, cursor, reason)
         self._yielded(source, records, cursor, over=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamproc.messages import Outcome, Record, Sequence
+from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import At, Parked
 from streamproc.runner.speech import parent_of
 from streamproc.wire import Stored
@@ -31,6 +31,8 @@ class Input:
     size: int = 0
     parent: str | None = None
     """Its traceparent."""
+    source: Source | None = None
+    """The revision it was made under, once it was looked up."""
     deadline_ms: int | None = None
     """Until when it may wait for a table, by the wall clock."""
 

@@ -5,6 +5,7 @@ Intake is what back-pressure holds up. It stops at any bound and goes on when so
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from streamproc import wire
 from streamproc.errors import Expired, NotYet, Rejected, Retryable, Unparseable
 from streamproc.messages import Record, Sequence, Source
+from streamproc.runner.each import EachWay
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.speech import bare
@@ -36,9 +38,12 @@ class Intake:
         self._held: dict[int, int] = {}
         self._expected: dict[Sequence, int] = {}
         """Writers that number their own sequence land it in order: a jump is a hole. The next index of each."""
+        self.latest_ms: dict[tuple[str, int], int] = {}
+        """Stream, generation → how far its time has been read."""
 
     async def run(self) -> None:
-        bounds = self.r.shared.bounds
+        bounds, way = self.r.shared.bounds, self.r.way
+        through = way.pass_through if isinstance(way, EachWay) and way.passes_bytes_through else None
         while True:
             await self._room()
             try:
@@ -50,6 +55,9 @@ class Intake:
                 self.r.counts.expired += e.begin - e.wanted
                 log.error("%s: %s; reading goes on at %d", self.r.service, e, e.begin)  # noqa: TRY400  # the cause says it all
                 continue
+            if through is not None:
+                batch = through(batch)
+                await asyncio.sleep(0)  # nothing in it waits: others have their turn
             for stored in batch:
                 await self._admit(stored)
 
@@ -88,13 +96,15 @@ class Intake:
         in_order = given.sequence.service == given.sequence.root and not topic(stored.topic).compacted
         if in_order and isinstance(r.stage, Each):  # a fold sees holes in its rows
             self._look_for_a_hole(given)
-        self._hold(given)
+        life = (given.place.stream, given.place.generation)
+        self.latest_ms[life] = max(self.latest_ms.get(life, 0), given.place.start_ms)
         if not given.sequence.stream:
             if error is None:
                 r.way.admit(given)
             else:
                 r.settle(given)  # nothing in it says whose number it is: the dead letter is all there can be
         elif isinstance(given.record, Source):
+            given.source = given.record
             self._dispatch(given, given.record)
         elif (source := r.find_source(given)) is None:
             self.await_source(given)
@@ -148,7 +158,7 @@ class Intake:
         r, p = self.r, given.place
         if given.deadline_ms is None:
             given.deadline_ms = round((r.now() + PATIENCE_S) * 1000)
-        r.in_hand.add((given.sequence, given.index))
+        r.hand_out(given)
         if given.at not in r.book.parked:
             r.park(given, given.deadline_ms)
         r.let_go(given)
@@ -200,14 +210,17 @@ class Intake:
 
     # bytes in hand
 
-    def _hold(self, given: Input) -> None:
+    def hold(self, given: Input) -> None:
+        if id(given) in self._held:
+            return
         self._held[id(given)] = given.size
         self.held_bytes += given.size
         self.r.shared.load.add(given.size)
 
     def let_go(self, given: Input) -> None:
         """Its bytes are no longer held."""
-        size = self._held.pop(id(given), 0)
-        self.held_bytes -= size
-        self.r.shared.load.sub(size)
+        size = self._held.pop(id(given), None)
+        if size is not None:
+            self.held_bytes -= size
+            self.r.shared.load.sub(size)
         self.r.eased.set()

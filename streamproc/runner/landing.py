@@ -34,7 +34,8 @@ class Landings:
             await dirty.wait()
             for _ in range(3):
                 await asyncio.sleep(0)  # what is in order leaves before it would be written as parked
-            await self._land(self.r.book.cut())
+            size_bytes = self.r.book.output_bytes
+            await self._land(self.r.book.cut(), size_bytes)
 
     async def flush(self) -> None:
         """Back when everything that is in the book now has landed."""
@@ -47,7 +48,7 @@ class Landings:
         self._landed.clear()
         await self._landed.wait()
 
-    async def _land(self, landing: Landing) -> None:
+    async def _land(self, landing: Landing, size_bytes: int) -> None:
         r, loop = self.r, asyncio.get_running_loop()
         self.under_way = landing
         began = loop.time()
@@ -71,7 +72,7 @@ class Landings:
                 await r.pause()
             else:
                 break
-        self._account(landing, loop.time() - began)
+        self._account(landing, size_bytes, loop.time() - began)
 
     async def _check_in(self, landing: Landing) -> None:
         """Payloads too large for their topic go to the store first: a claim never lands before what it stands for."""
@@ -96,10 +97,11 @@ class Landings:
             else:
                 return
 
-    def _account(self, landing: Landing, seconds: float) -> None:
+    def _account(self, landing: Landing, size_bytes: int, seconds: float) -> None:
         counts = self.r.counts
         counts.landings += 1
-        counts.landed_bytes += sum(e.size for e in landing.outputs)
+        counts.landed += sum(e.topic != "coverage" for e in landing.outputs)
+        counts.landed_bytes += size_bytes
         if len(counts.landing_s) < 10_000:  # nobody looks: keep what is there
             counts.landing_s.append(seconds)
         self.under_way = None

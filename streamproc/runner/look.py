@@ -75,6 +75,8 @@ class Look:
 
     def __init__(self, tables: Tables, service: str) -> None:
         self.tables, self.service = tables, service
+        self._found: dict[tuple[str, int, int], Source] = {}
+        """What a window asks for again and again; emptied whenever a source is heard of."""
 
     def source(self, record: Placed) -> Source:
         found = self.find(record.stream, record.generation, record.revision)
@@ -87,8 +89,17 @@ class Look:
         return self.tables.get(topic, key_of(stream, *sub).decode())
 
     def find(self, stream: str, generation: int, revision: int) -> Source | None:
-        found: Source | None = self.tables.get("sources", source_key(stream, generation, revision))
+        found: Source | None = self._found.get((stream, generation, revision))
+        if found is None:
+            found = self.tables.get("sources", source_key(stream, generation, revision))
+            if found is not None:
+                self._found[stream, generation, revision] = found
         return found
+
+    def heard(self, stored: Stored) -> None:
+        """Called for every record of every table followed."""
+        if stored.topic == "sources":
+            self._found.clear()
 
     def in_force(self, stream: str, generation: int, index: int) -> Source | None:
         """The revision that an index is made under, as far as is known here."""

@@ -50,7 +50,7 @@ class Paced(Look):
             self._hear(record)
 
     def heard(self, stored: Stored) -> None:
-        """Called for every record of every table followed."""
+        super().heard(stored)
         if stored.topic == "coverage" and stored.value is not None:
             record = self.tables.get("coverage", stored.key.decode(errors="replace"))
             if isinstance(record, Coverage):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from streamproc import wire
 from streamproc.bus.contract import Lease
 from streamproc.errors import Expired, Fatal, Fenced, Rejected
-from streamproc.messages import Outcome, Record, Source
+from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import At, Book, Parked
 from streamproc.runner.each import EachWay
 from streamproc.runner.fold import FoldWay
@@ -50,6 +50,10 @@ class Way(Protocol):
     def resume(self, given: Input) -> None:
         """Take over an input that was parked."""
 
+    @property
+    def behind_ms(self) -> int:
+        """Stream time read and not accounted for, of what it keeps to itself."""
+
     def stop(self) -> None:
         """Begin nothing any more."""
 
@@ -66,14 +70,16 @@ class Runner:
         )
         self.book = Book(self.service, version=self.stage.version, lease=lease, speak=self.speech.coverage)
         self.waits = Waits(now=shared.now)
-        self.in_hand: set[tuple[Any, int]] = set()
-        """(sequence, index) handed out and without outcome: what a kill may cost."""
+        self.in_hand: dict[tuple[Sequence, int], int] = {}
+        """(sequence, index) handed out and without outcome → start_ms."""
+        self.working = False
         self.eased = asyncio.Event()
         """Something got out of the way of intake."""
         self.draining = asyncio.Event()
         self.landings = Landings(self)
         self.intake = Intake(self)
         self.tasks: asyncio.TaskGroup
+        self._spawned: set[asyncio.Task[Any]] = set()
         self.look: Look
         self.way: Way
 
@@ -87,14 +93,16 @@ class Runner:
                 self.way = self._way()
                 jobs = [self.tasks.create_task(job()) for job in (self.landings.run, self._until_lost)]
                 await self._resume_parked()
+                self.working = True
                 jobs.append(intake := self.tasks.create_task(self.intake.run()))
                 await self.draining.wait()
                 intake.cancel()
                 await self._finish()
                 await self.landings.flush()
-                for job in jobs:
+                for job in (*jobs, *self._spawned):
                     job.cancel()
         finally:
+            self.working = False
             quiet()
             tables.close()
             self.waits.close()
@@ -119,7 +127,7 @@ class Runner:
 
     def _heard(self, stored: Stored) -> None:
         self.waits.heard(stored)
-        if isinstance(look := getattr(self, "look", None), Paced):
+        if look := getattr(self, "look", None):  # a table may speak while the others are still being opened
             look.heard(stored)
 
     def _way(self) -> Way:
@@ -148,6 +156,13 @@ class Runner:
             except TimeoutError:
                 break
 
+    @property
+    def behind_ms(self) -> int:
+        """Stream time between what was read and what has no outcome, of the stream where it is longest."""
+        latest = self.intake.latest_ms
+        waits = [latest.get((s.stream, s.generation), ms) - ms for (s, _), ms in self.in_hand.items()]
+        return max([0, self.way.behind_ms if self.working else 0, *waits])
+
     async def ready(self) -> None:
         """Back when a call may start: nobody can have taken the lease yet."""
         while not self.lease.fresh():
@@ -160,7 +175,7 @@ class Runner:
     async def _resume_parked(self) -> None:
         for at, parked in self.book:
             given = await self._unparked(at, parked)
-            self.in_hand.add((given.sequence, given.index))
+            self.hand_out(given)
             source = given.record if isinstance(given.record, Source) else self.find_source(given)
             if source is None:
                 self.intake.await_source(given)
@@ -227,8 +242,14 @@ class Runner:
     # outcomes
 
     def find_source(self, given: Input) -> Source | None:
-        p = given.place
-        return self.look.find(p.stream, p.generation, p.revision)
+        if given.source is None:
+            p = given.place
+            given.source = self.look.find(p.stream, p.generation, p.revision)
+        return given.source
+
+    def hand_out(self, given: Input) -> None:
+        self.in_hand[given.sequence, given.index] = given.place.start_ms
+        self.intake.hold(given)
 
     def answer(self, given: Input, record: Any, outcome: Outcome) -> None:
         """The one outcome of an input, under its own number, in this service's name."""
@@ -255,7 +276,7 @@ class Runner:
             self.book.take(given.sequence, given.index, given.until)
             self.book.done(given.at)
         self.book.unpark(given.at, given.sequence.stream)
-        self.in_hand.discard((given.sequence, given.index))
+        self.in_hand.pop((given.sequence, given.index), None)
         self.intake.let_go(given)
 
     def pass_over(self, given: Input) -> None:
@@ -280,13 +301,13 @@ class Runner:
         if given.stored is not None:
             self.book.emit(self.speech.dead(given.stored, error))
 
-    def reason(self, error: Exception) -> str:
-        """For a record's `reason`. What no stage raises on purpose is a bug: told with its trace, treated as Rejected."""
-        if not isinstance(error, Rejected):
-            self.counts.bugs += 1
-            log.error("%s: %s is no error of ours", self.service, type(error).__name__, exc_info=error)
-            return f"{type(error).__name__}: {error}"
-        return str(error)
+    def rejection(self, error: Exception) -> Rejected:
+        """What no stage raises on purpose is a bug: told with its trace, and its input rejected, so that others go on."""
+        if isinstance(error, Rejected):
+            return error
+        self.counts.bugs += 1
+        log.error("%s: %s is no error of ours", self.service, type(error).__name__, exc_info=error)
+        return Rejected(f"{type(error).__name__}: {error}")
 
     def park(self, given: Input, deadline_ms: int | None) -> None:
         """It waits in the state from now on and counts as read."""
@@ -307,4 +328,7 @@ class Runner:
         await asyncio.sleep(self.shared.circuit.backoff.wait_s(3, self.shared.rng))
 
     def spawn(self, work: Callable[[], Any]) -> asyncio.Task[Any]:
-        return self.tasks.create_task(work())
+        task = self.tasks.create_task(work())
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+        return task

@@ -52,6 +52,7 @@ class Counts:
     expired: int = 0
     bugs: int = 0
     landings: int = 0
+    landed: int = 0
     landed_bytes: int = 0
     unseen_ends: int = 0
     fenced: int = 0

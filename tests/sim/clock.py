@@ -46,6 +46,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(100):  # let them unwind; bounded, as a planted bug may leave one that never does
+            if not asyncio.all_tasks(loop):
+                break
+            loop.run_until_complete(asyncio.sleep(0.1))
         asyncio.set_event_loop(None)
         loop.close()

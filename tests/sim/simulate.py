@@ -12,7 +12,7 @@ from tests.sim import clock, toys
 from tests.sim.oracle import check
 from tests.sim.world import LAYOUTS, MODELS, TOPICS, Process, Weather, World
 
-GIVE_UP_S = 5000.0
+GIVE_UP_S = 3000.0
 """Of virtual time."""
 
 
@@ -41,6 +41,7 @@ async def _simulate(seed: int, weather: Weather) -> World:
     changes = {s: rng.uniform(0.1, 2) for s in sources if rng.random() < weather.changes}
     processes = [Process(world, number, names) for number, names in enumerate(layout)]
     asleep: list[tuple[float, Process]] = []
+    woken: list[Process] = []
     kills, number, loop = weather.kills, len(processes), asyncio.get_running_loop()
     while not complete(world, sources):
         await asyncio.sleep(rng.uniform(0.05, 0.5))
@@ -54,6 +55,9 @@ async def _simulate(seed: int, weather: Weather) -> World:
         for wakes, process in [a for a in asleep if a[0] < now]:
             asleep.remove((wakes, process))
             process.wake()
+            woken.append(process)
+        for process in woken:
+            process.raise_if_failed()
         for i, process in enumerate(processes):
             process.raise_if_failed()
             if kills > 0 and rng.random() < 1 / len(processes):
@@ -69,7 +73,7 @@ async def _simulate(seed: int, weather: Weather) -> World:
                     await process.kill()
                 processes[i] = Process(world, number, process.names)
                 number += 1
-    for process in processes:
+    for process in (*processes, *woken):
         await process.drain()
         process.raise_if_failed()
     for _, process in asleep:

@@ -16,7 +16,7 @@ from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.cover import Accounted
 from streamproc.runner.look import source_key
 from streamproc.stage import Stage
-from streamproc.topics import key_of, topic
+from streamproc.topics import key_of, partition_of, topic
 from tests.bus.memory import MemoryBus, MemoryLog
 from tests.sim import toys
 
@@ -65,6 +65,10 @@ class World:
     by_process: dict[int, set[tuple[Any, ...]]] = field(default_factory=lambda: defaultdict(set))
     allowed: int = 0
     repeated_landed: int = 0
+    numbers: dict[MemoryBus, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.log.moved = self.moved
 
     def dice(self, *of: Any) -> int:
         """The same answer to the same question, in every life of every process."""
@@ -106,10 +110,7 @@ class World:
         if service == "context":
             return bool(self.log.newest("contexts", key_of(about.stream, "0")))
         name = "descriptions" if service == "describe" else "detections"
-        return (service, about.root, about.stream, about.generation, number) in self._ids(name)
-
-    def _ids(self, name: str) -> set[tuple[Any, ...]]:
-        return self.log.ids(name)
+        return (service, about.root, about.stream, about.generation, number) in self.log.ids(name)
 
     def accounted(self, stream: str, service: str) -> Accounted:
         """What the coverage topic says of a service."""
@@ -124,16 +125,23 @@ class World:
         found: Source = wire.decode(topic("sources"), stored)
         return found
 
-    def cost(self, process: int) -> int:
-        """What killing a process may cost: calls in flight, and answers that have not landed."""
+    def moved(self, service: str, partition: int, bus: MemoryBus) -> None:
+        """A partition goes to another member: what the old one has under way will be asked again."""
+        self.allowed += self.cost(self.numbers[bus], service, partition)
+
+    def cost(self, process: int, service: str | None = None, partition: int | None = None) -> int:
+        """What taking leases from a process may cost: calls in flight, and answers that have not landed."""
         unlanded = 0
-        for service, stream, generation, root, index in self.by_process[process]:
-            if service == "context":
+        keys = [*self.by_process[process], *(call.key for call in self.in_flight[process])]
+        for whose, stream, generation, root, index in keys:
+            if service not in (None, whose) or partition not in (None, partition_of(stream, self.log.partitions)):
+                continue
+            if whose == "context":
                 unlanded += not self.log.newest("contexts", key_of(stream, "0"))
             else:
-                name = "descriptions" if service == "describe" else "detections"
-                unlanded += (service, root, stream, generation, index) not in self._ids(name)
-        return len(self.in_flight[process]) + unlanded
+                name = "descriptions" if whose == "describe" else "detections"
+                unlanded += (whose, root, stream, generation, index) not in self.log.ids(name)
+        return unlanded
 
 
 def stages(world: World, process: int) -> dict[str, Stage]:
@@ -154,6 +162,7 @@ class Process:
     def __init__(self, world: World, number: int, names: tuple[str, ...]) -> None:
         self.world, self.number, self.names = world, number, names
         self.bus = MemoryBus(world.log)
+        world.numbers[self.bus] = number
         made = stages(world, number)
         self.services = [
             Service(

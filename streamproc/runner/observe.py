@@ -1,0 +1,188 @@
+"""What others see of a process: `/health/live`, `/health/ready`, `/metrics`.
+
+Runners count in plain integers; here they are read when somebody asks, so that being watched costs nothing per record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Histogram, exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from streamproc.errors import Retryable
+from streamproc.runner.runner import Runner
+from streamproc.runner.service import Service
+
+log = logging.getLogger(__name__)
+
+LAG_EVERY_S = 5.0
+LANDING_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+COUNTERS = {
+    "records_in": "Records read",
+    "records_out": "Outcomes written",
+    "passed_over": "Records of streams that do not name the service",
+    "duplicate": "Records dropped because their number had been taken",
+    "late": "Records that came after their row had gone without them, and services rows did not wait for",
+    "dead": "Dead letters",
+    "failed": "Outcomes: failed",
+    "skipped": "Outcomes: skipped",
+    "expired": "Records or offsets that expired unread",
+    "bugs": "Errors raised by stages that are none of ours",
+    "landings": "Landings",
+    "landed": "Records landed, dead letters among them, coverage not",
+    "landed_bytes": "Bytes landed, outputs only",
+    "unseen_ends": "Landings whose end nobody saw",
+    "fenced": "Leases lost to another owner",
+}
+
+
+class Services(Collector):
+    """All services of this process as metrics."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = services
+        self.lag: dict[str, int] = {}
+        self.landing = Histogram(
+            "streamproc_landing_seconds",
+            "From cut to landed",
+            ["service"],
+            buckets=LANDING_BUCKETS_S,
+            registry=None,
+        )
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._counters()
+        yield from self._gauges()
+        for service in self.services:
+            seconds, service.shared.counts.landing_s = service.shared.counts.landing_s, []
+            for one in seconds:
+                self.landing.labels(service.name).observe(one)
+        yield from self.landing.collect()
+
+    def _counters(self) -> Iterator[Metric]:
+        for name, about in COUNTERS.items():
+            family = CounterMetricFamily(f"streamproc_{name}", about, labels=["service"])
+            for service in self.services:
+                family.add_metric([service.name], getattr(service.shared.counts, name))
+            yield family
+        retried = CounterMetricFamily("streamproc_retried", "Calls tried again", labels=["service"])
+        for service in self.services:
+            retried.add_metric([service.name], service.shared.attempts.retried)
+        yield retried
+
+    def _gauges(self) -> Iterator[Metric]:
+        said: dict[tuple[str, str], dict[str, float]] = {}
+        for service in self.services:
+            runners = list(service.runners.values())
+            for key, value in {
+                ("in_flight", "Calls under way"): service.shared.slots.used,
+                ("in_flight_limit", "Calls that may be under way at once"): service.shared.slots.count,
+                ("in_flight_bytes", "Bytes of records in hand"): service.shared.load.bytes,
+                ("parked", "Records that wait in the state, for a table or for their turn"): _parked(runners),
+                ("unlanded", "Entries and changes waiting for the next landing"): sum(r.book.size for r in runners),
+                ("leases", "Partitions held"): float(len(runners)),
+                ("circuit_open", "1: the endpoint is out, no calls but one that looks"): service.shared.circuit.open,
+                ("ready", "1: has joined and works on what it holds"): ready(service),
+            }.items():
+                said.setdefault(key, {})[service.name] = float(value)
+            if service.name in self.lag:
+                key = ("lag_records", "Records landed and not done, over the partitions held")
+                said.setdefault(key, {})[service.name] = float(self.lag[service.name])
+            stream_s = max((r.behind_ms for r in runners), default=0) / 1000
+            key = (
+                "lag_stream_seconds",
+                "Stream time read and not accounted for, of the stream that is furthest behind",
+            )
+            said.setdefault(key, {})[service.name] = stream_s
+        for (name, about), values in said.items():
+            family = GaugeMetricFamily(f"streamproc_{name}", about, labels=["service"])
+            for service_name, value in values.items():
+                family.add_metric([service_name], value)
+            yield family
+
+    async def watch_lag(self) -> None:
+        """Ask the bus for the ends of what is held, every few seconds."""
+        while True:
+            for service in self.services:
+                try:
+                    self.lag[service.name] = await _lag(service)
+                except Retryable as e:
+                    log.warning("%s: lag is unknown: %s", service.name, e)
+            await asyncio.sleep(LAG_EVERY_S)
+
+
+def _parked(runners: Sequence[Runner]) -> int:
+    return sum(len(r.book.parked) for r in runners)
+
+
+async def _lag(service: Service) -> int:
+    total = 0
+    for partition, runner in list(service.runners.items()):
+        for name in service.stage.reads:
+            progress = runner.book.progress.get(name)
+            span = await service.bus.span(name, partition)
+            total += max(0, span.end - (progress.base if progress else span.begin))
+    return total
+
+
+def ready(service: Service) -> bool:
+    return service.joined and all(r.working for r in list(service.runners.values()))
+
+
+def app(services: Services) -> FastAPI:
+    registry = CollectorRegistry()
+    registry.register(services)
+    api = FastAPI(title="streamproc", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @api.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @api.get("/health/ready")
+    async def is_ready() -> JSONResponse:
+        state = {s.name: ready(s) for s in services.services}
+        return JSONResponse({"ready": all(state.values()), "services": state}, 200 if all(state.values()) else 503)
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        return Response(exposition.generate_latest(registry), media_type=exposition.CONTENT_TYPE_LATEST)
+
+    return api
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals alone: draining is the business of whoever runs the services."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def observed(services: Sequence[Service], *, host: str, port: int) -> AsyncIterator[int]:
+    """Serve for as long as the context lasts; yields the port, which is a free one where 0 was asked for."""
+    collector = Services(services)
+    config = uvicorn.Config(app(collector), host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+    server = _Server(config)
+    async with asyncio.TaskGroup() as tasks:
+        serving: asyncio.Task[Any] = tasks.create_task(server.serve())
+        watching = tasks.create_task(collector.watch_lag())
+        while not server.started:
+            if serving.done():
+                raise SystemExit(f"no server on {host}:{port}: see the lines above")
+            await asyncio.sleep(0.01)
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            watching.cancel()
+            server.should_exit = True

@@ -1,0 +1,147 @@
+"""Hundreds of seeds of the real runner in bad weather; and that each promise is really watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+
+from streamproc.bus.contract import Landing
+from streamproc.runner import runner as runner_module
+from streamproc.runner.book import Book
+from tests.bus.memory import MemoryBus, MemoryLease
+from tests.sim.simulate import simulate
+from tests.sim.world import Weather
+
+SMALL = {"streams": 2, "windows": 12, "kills": 5}
+
+WEATHERS = {
+    "kills, zombies and drains": Weather(**SMALL),  # type: ignore[arg-type]
+    "mostly zombies, and ends that nobody sees": Weather(zombies=0.6, unseen=0.1, **SMALL),  # type: ignore[arg-type]
+    "tables that hear late": Weather(table_lag_s=0.5, **SMALL),  # type: ignore[arg-type]
+    "torn landings, as a broken broker makes them": Weather(torn=0.03, **SMALL),  # type: ignore[arg-type]
+    "contexts that come too late": Weather(impatient=True, **SMALL),  # type: ignore[arg-type]
+    "a longer run with many kills": Weather(streams=3, windows=24, kills=15),
+}
+
+
+@pytest.mark.parametrize("weather", WEATHERS.values(), ids=WEATHERS.keys())
+def test_nothing_is_lost_or_doubled_and_no_landed_call_is_repeated(weather: Weather) -> None:
+    for seed in range(40):
+        simulate(seed, weather)
+
+
+def test_the_same_seed_takes_the_same_way() -> None:
+    one, other = (simulate(7, WEATHERS["kills, zombies and drains"]) for _ in range(2))
+    assert one.answered == other.answered
+    assert one.allowed == other.allowed
+
+
+def test_without_kills_no_call_is_repeated_at_all() -> None:
+    for seed in range(20):
+        world = simulate(seed, Weather(streams=2, windows=16, kills=0))
+        assert max(world.answered.values()) == 1
+
+
+def test_a_drain_costs_no_call() -> None:
+    for seed in range(20):
+        world = simulate(seed, Weather(streams=2, windows=16, kills=8, drains=1.0, zombies=0.0))
+        assert world.answered.total() - len(world.answered) <= world.allowed
+        assert world.repeated_landed == 0
+
+
+# planted bugs: each promise is watched ------------------------------------------------------------------------------
+
+
+class NoGuard(Book):
+    """Forgets which numbers were taken: what is read again after a takeover is done again."""
+
+    def taken(self, sequence: object, index: int, until: int) -> bool:
+        return False
+
+    def untaken(self, sequence: object, index: int, until: int) -> list[tuple[int, int]]:
+        return [(index, until)]
+
+
+class ParkedInMemoryOnly(Book):
+    """A parked record counts as read, and is not in the state."""
+
+    def park(self, at, stream, parked) -> None:  # type: ignore[no-untyped-def]
+        self.parked[at] = parked
+
+
+class LostOutput(MemoryLease):
+    """A send that nobody waits for: refused, while the progress lands."""
+
+    def apply(self, landing: Landing) -> None:
+        if landing.serial % 3 == 0 and landing.outputs:
+            landing.outputs.pop()
+        super().apply(landing)
+
+
+class ReadBeforeFenced(MemoryLease):
+    """Progress and state are read while the owner before can still land: it lands once more, and then it is fenced."""
+
+    seen: ClassVar[dict[tuple[str, int], tuple[dict[str, bytes], dict[str, int]]]] = {}
+
+    def apply(self, landing: Landing) -> None:
+        self.seen[self.service, self.partition] = dict(self.ledger.state), dict(self.ledger.progress)
+        super().apply(landing)
+
+    def load(self) -> None:
+        super().load()
+        self.state, self.progress = self.seen.get((self.service, self.partition), (self.state, self.progress))
+
+
+class StateOutside(MemoryLease):
+    """State lands in a step of its own, and a crash can come between."""
+
+    def apply(self, landing: Landing) -> None:
+        state, landing.state = landing.state, {}
+        super().apply(landing)
+
+        def later() -> None:
+            for key, value in state.items():
+                if value is None:
+                    self.ledger.state.pop(key, None)
+                else:
+                    self.ledger.state[key] = value
+
+        self.bus.later(0.5, later)
+
+
+class NeverFenced(MemoryLease):
+    """Results land after the lease was lost."""
+
+    async def land(self, landing: Landing) -> None:
+        await self.bus.breath(self.log.landing_s)
+        self.apply(landing)
+        self.serial = landing.serial
+
+
+def _book(planted: type[Book]) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(runner_module, "Book", planted)
+
+
+def _lease(planted: type[MemoryLease]) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(MemoryBus, "lease_type", planted)
+
+
+PLANTED = {
+    "the guard is off": _book(NoGuard),
+    "a parked record is not in the state": _book(ParkedInMemoryOnly),
+    "an un-awaited send": _lease(LostOutput),
+    "progress is read before fencing": _lease(ReadBeforeFenced),
+    "state landed outside the transaction": _lease(StateOutside),
+    "results landed after the lease was lost": _lease(NeverFenced),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED.keys())
+def test_a_planted_bug_is_caught(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    ReadBeforeFenced.seen.clear()
+    with pytest.raises(AssertionError):  # a promise of the oracle, or Stuck
+        for seed in range(60):
+            simulate(seed, Weather(streams=2, windows=16, kills=10, zombies=0.4))
