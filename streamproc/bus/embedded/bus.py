@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,21 +70,26 @@ class Embedded:
         if partitions is not None and not 1 <= partitions <= 4096:
             raise Misconfigured(f"{partitions} partitions: there can be 1 to 4096")
         bus = cls()
-        bus.clock, bus.retention_bytes = clock, retention_bytes
-        bus._heartbeat_s = heartbeat_s
-        bus.place = Place(Path(path), floor_bytes=floor_bytes)
-        bus.writer = Writer(bus.place, partitions=partitions, busy_s=busy_s, clock=clock)
-        bus.partitions = await bus.writer.opened
-        bus.reader = Reader(bus.place, bus.writer.gate, busy_s=busy_s)
-        bus.payloads = Payloads(bus.place.segments)
-        bus.heads = Heads(bus.reader)
-        bus.catalog = Catalog(prefix=prefix, partitions=bus.partitions)
-        bus._wake = Wake(bus.place.wake)
-        bus.presence = Presence(Alive.open(bus.place.alive), session_s=session_s)
-        bus._memberships = set()
-        bus._tables = {}
-        bus._tasks = set()
-        bus._closed = False
+        bus.clock, bus.retention_bytes, bus._heartbeat_s = clock, retention_bytes, heartbeat_s
+        async with AsyncExitStack() as parts:
+            bus.place = Place(Path(path), floor_bytes=floor_bytes)
+            parts.callback(bus.place.close)
+            bus.writer = Writer(bus.place, partitions=partitions, busy_s=busy_s, clock=clock)
+            bus.partitions = await bus.writer.opened
+            parts.callback(bus.writer.gate.close)
+            bus._wake = Wake()
+            parts.callback(bus._wake.close)
+            bus.reader = Reader(bus.place, bus.writer.gate, busy_s=busy_s)
+            bus.payloads = Payloads(bus.place.segments)
+            parts.callback(bus.payloads.close)
+            parts.push_async_callback(bus.reader.close)
+            bus.presence = Presence(Alive.open(bus.place.alive), session_s=session_s)
+            parts.callback(bus.presence.close)
+            parts.push_async_callback(bus.writer.close)
+            bus._wake.bind(bus.place.wake)
+            bus.heads = Heads(bus.reader)
+            bus.catalog = Catalog(prefix=prefix, partitions=bus.partitions)
+            bus._parts = parts.pop_all()
         asyncio.get_running_loop().add_reader(bus._wake.fileno(), bus._woken)
         bus.writer.wake_others, bus.writer.stir = bus._wake.others, bus.heads.stir
         bus._spawn(bus._pulse())
@@ -101,11 +106,15 @@ class Embedded:
     presence: Presence
     _heartbeat_s: float
     _wake: Wake
-    _memberships: set[EmbeddedMembership]
-    _tables: dict[Part, EmbeddedTable]
-    _tasks: set[asyncio.Task[None]]
-    """Started by calls of any task and ended by `close`, which no TaskGroup could span; a failure fails the bus."""
-    _closed: bool
+    _parts: AsyncExitStack
+    """To be closed, in the right order."""
+
+    def __init__(self) -> None:
+        self._memberships: set[EmbeddedMembership] = set()
+        self._tables: dict[Part, EmbeddedTable] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Started by calls of any task and ended by `close`, which no TaskGroup spans; a failure fails the bus."""
+        self._closed = False
 
     async def close(self) -> None:
         if self._closed:
@@ -121,13 +130,7 @@ class Embedded:
                 await self.writer.do(Plain(lambda tx: roster.end(tx.db, process)))
         except StreamprocError as e:  # the others will find us gone by our lock
             log.warning("leaving %s: %s", self.place.database, e)
-        await self.writer.close()
-        await self.reader.close()
-        self.writer.gate.close()
-        self.presence.close()
-        self.payloads.close()
-        self._wake.close()
-        self.place.close()
+        await self._parts.aclose()
 
     # topics ---------------------------------------------------------------------------------------------------------
 
@@ -334,9 +337,8 @@ class Embedded:
 
     def _claim_trim(self, tx: Tx) -> bool:
         """One process trims for all."""
-        due_ms = tx.now_ms - int(TRIM_EVERY_S * 900)
-        return bool(
-            tx.db.execute(
-                "UPDATE bus SET trimmed_ms = ? WHERE trimmed_ms < ? RETURNING 1", (tx.now_ms, due_ms)
-            ).fetchall()
+        rows = tx.db.execute(
+            "UPDATE bus SET trimmed_ms = ?1 WHERE trimmed_ms NOT BETWEEN ?1 - ?2 AND ?1 RETURNING 1",  # clocks jump back
+            (tx.now_ms, int(TRIM_EVERY_S * 900)),
         )
+        return bool(rows.fetchall())

@@ -47,6 +47,7 @@ class Heads:
 
     def unwatch(self, tps: Iterable[int]) -> None:
         for tp in tps:
+            self._tell(self._waits.get(tp, ()))  # who waits there for a lease now lost hears of that at once
             self._watched[tp] -= 1
             if not self._watched[tp]:
                 del self._watched[tp]

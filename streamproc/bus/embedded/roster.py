@@ -73,8 +73,12 @@ def join(db: sqlite3.Connection, *, process: int, service: str, topics: Collecti
     db.executemany(
         "INSERT INTO lease(service, p) VALUES (?, ?) ON CONFLICT DO NOTHING", [(service, p) for p in range(partitions)]
     )
-    db.execute("DELETE FROM reads WHERE service = ?", (service,))
-    db.executemany("INSERT INTO reads(service, topic) VALUES (?, ?)", [(service, topic) for topic in topics])
+    [[others]] = db.execute("SELECT count(*) FROM member WHERE service = ? AND id != ?", (service, member)).fetchall()
+    if not others:  # what an older version of it read, it may read no more; one that still runs does
+        db.execute("DELETE FROM reads WHERE service = ?", (service,))
+    db.executemany(
+        "INSERT INTO reads(service, topic) VALUES (?, ?) ON CONFLICT DO NOTHING", [(service, t) for t in topics]
+    )
     _changed(db)
     return int(member)
 

@@ -24,6 +24,7 @@ from streamproc.errors import Corrupt
 LARGE_BYTES = 16 * 1024
 SEGMENT_BYTES = 64 * 2**20
 OPEN_READS = 64
+VECTOR = 256
 
 
 class Where(NamedTuple):
@@ -38,48 +39,81 @@ def file_of(folder: Path, segment: int) -> Path:
 
 
 class Segments:
-    """Writes; belongs to the writing thread."""
+    """Writes; belongs to the writing thread. Payloads are collected and written together: `append` all, then `sync` once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._fd = -1
-        self._id = self._end = self._synced = 0
+        self._id = self._end = self._written = 0
+        self._waiting: list[bytes] = []
+        self._retiring = False
 
     def append(self, payload: bytes) -> Where:
-        if self._fd < 0 or self._end >= SEGMENT_BYTES:
+        if not self._waiting and (self._fd < 0 or self._end >= SEGMENT_BYTES):
             self._begin()
-        position, view = self._end, memoryview(payload)
-        while view:  # a full disk may take a part; the next payload then overwrites it
-            view = view[os.pwrite(self._fd, view, self._end + len(payload) - len(view)) :]
+        where = Where(self._id, self._end, len(payload), zlib.crc32(payload))
+        self._waiting.append(payload)
         self._end += len(payload)
-        return Where(self._id, position, len(payload), zlib.crc32(payload))
+        return where
 
     def sync(self) -> None:
         """What was appended is on the disk; rows may refer to it."""
-        if self._fd < 0 or self._synced == self._end:
-            return
-        sync_data(self._fd)
-        if not self._synced:
-            sync_folder(self._folder)
-        self._synced = self._end
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            first = not self._written
+            try:
+                self._write(waiting)
+                sync_data(self._fd)
+                if first:
+                    sync_folder(self._folder)
+            except OSError:
+                self._close()  # what it holds from here on, nobody can know; what it held before is on the disk
+                raise
+            self._written = self._end
+        if self._retiring:
+            self._close()
 
     def retire(self) -> None:
-        """Close the active segment, so that it can be removed once nobody needs it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the active segment with the next `sync`, so that it can be removed once nobody needs it."""
+        self._retiring = True
+
+    def close(self) -> None:
+        self._close()
+
+    def _write(self, payloads: list[bytes]) -> None:
+        at = self._written
+        for i in range(0, len(payloads), VECTOR):
+            some = payloads[i : i + VECTOR]
+            done = os.pwritev(self._fd, some, at)
+            at += done
+            for payload in some:  # a write may stop short, the more so on a disk that runs full
+                if done < len(payload):
+                    at += _write_rest(self._fd, payload[max(0, done) :], at)
+                done -= len(payload)
 
     def _begin(self) -> None:
-        self.retire()
+        self._close()
         while self._fd < 0:
             id_ = secrets.randbits(62)
             path = file_of(self._folder, id_)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:  # else a sweep got between the two lines above
-                self._fd, self._id, self._end, self._synced = fd, id_, 0, 0
+                self._fd, self._id, self._end, self._written = fd, id_, 0, 0
             else:
                 os.close(fd)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._retiring = -1, False
+
+
+def _write_rest(fd: int, rest: bytes, at: int) -> int:
+    view = memoryview(rest)
+    while view:
+        view = view[os.pwrite(fd, view, at + len(rest) - len(view)) :]
+    return len(rest)
 
 
 class Payloads:

@@ -37,7 +37,9 @@ class Kept(NamedTuple):
     clean: int
     hours: float
     held: int
-    """The first offset that some registered service has not read."""
+    """The first offset that some registered service has not read; retention stops here."""
+    read: int
+    """The same of those that ever landed progress; compaction stops here, and would never start for a mere lookup table."""
 
 
 async def trim(bus: Embedded, *, everything: bool) -> None:
@@ -70,17 +72,27 @@ class Retire:
 def _parts(db: sqlite3.Connection, partitions: int) -> list[Kept]:
     rows = db.execute(
         """
-        SELECT name, compacted, retention_hours, tp, tail, head, clean, (
-            SELECT min(coalesce(base, 0)) FROM reads JOIN lease USING (service)
-            LEFT JOIN progress ON progress.lease = lease.id AND progress.topic = reads.topic
-            WHERE reads.topic = topic.id AND lease.p = tp % ?1)
+        SELECT topic.name, compacted, retention_hours, tp, tail, head, clean, min(coalesce(base, 0)), min(base), service
         FROM part JOIN topic ON topic.id = tp / ?1
+        LEFT JOIN reads ON reads.topic = topic.id
+        LEFT JOIN lease USING (service)
+        LEFT JOIN progress ON progress.lease = lease.id AND progress.topic = reads.topic
+        WHERE service IS NULL OR lease.p = tp % ?1
+        GROUP BY tp
         """,
         (partitions,),
     ).fetchall()
     return [
-        Kept(Part(name, tp % partitions, tp, bool(compacted)), tail, head, clean, hours, head if held is None else held)
-        for name, compacted, hours, tp, tail, head, clean, held in rows
+        Kept(
+            Part(name, tp % partitions, tp, bool(compacted)),
+            tail,
+            head,
+            clean,
+            hours,
+            held=head if service is None else held,
+            read=head if read is None else read,
+        )
+        for name, compacted, hours, tp, tail, head, clean, held, read, service in rows
     ]
 
 
@@ -155,7 +167,7 @@ async def _compact(bus: Embedded, one: Kept, now_ms: int) -> None:
         rows = db.execute(
             "SELECT id FROM (SELECT id, gone, ts, row_number() OVER (PARTITION BY key ORDER BY id DESC) AS age"
             " FROM log WHERE id >= ? AND id < ?) WHERE (age > 1 OR (gone AND ts < ?)) AND id < ? ORDER BY id",
-            (low, low + one.head, oldest_ms, low + one.held),
+            (low, low + one.head, oldest_ms, low + one.read),
         ).fetchall()
         return [id_ for (id_,) in rows]
 

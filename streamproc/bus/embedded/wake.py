@@ -5,6 +5,7 @@ Only a hint: what is lost, the poll finds half a second later. What changed, the
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -15,17 +16,22 @@ from pathlib import Path
 DRAIN_BYTES = 64
 SETTLED_NS = 50_000_000
 
+log = logging.getLogger(__name__)
+
 
 class Wake:
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o777, exist_ok=True)
-        self._folder = folder
-        self._mine = f"{secrets.token_hex(8)}.sock"
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(str(folder / self._mine))
+        self._mine = f"{secrets.token_hex(8)}.sock"
+        self._folder: Path | None = None
         self._others: list[str] = []
         self._listed_ns = -1
+
+    def bind(self, folder: Path) -> None:
+        folder.mkdir(mode=0o777, exist_ok=True)
+        self._socket.bind(str(folder / self._mine))
+        self._folder = folder
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -37,25 +43,34 @@ class Wake:
                 self._socket.recv(1)
 
     def others(self) -> None:
-        """Wake everybody else. Called on the writing thread."""
-        changed_ns = os.stat(self._folder).st_mtime_ns
+        """Wake everybody else. Called on the writing thread, which no failure to do so may harm."""
+        if self._folder is None:
+            return
+        try:
+            self._send(self._folder)
+        except OSError as e:
+            log.debug("nobody is woken: %s; they look by themselves twice a second", e)
+
+    def _send(self, folder: Path) -> None:
+        changed_ns = os.stat(folder).st_mtime_ns
         if changed_ns != self._listed_ns:
-            self._others = [n for n in os.listdir(self._folder) if n.endswith(".sock") and n != self._mine]
+            self._others = [n for n in os.listdir(folder) if n.endswith(".sock") and n != self._mine]
             # times of folders are coarse: one that has just changed may change again without showing it
             self._listed_ns = changed_ns if time.time_ns() - changed_ns > SETTLED_NS else -1
         for name in self._others:
             try:
-                self._socket.sendto(b"\0", str(self._folder / name))
+                self._socket.sendto(b"\0", str(folder / name))
             except BlockingIOError:  # enough bytes wait there: it will look anyway
                 pass
             except FileNotFoundError:
                 self._listed_ns = -1
             except ConnectionRefusedError:  # killed: nobody has it open, and nobody else clears up after it
                 with suppress(FileNotFoundError):
-                    os.unlink(self._folder / name)
+                    os.unlink(folder / name)
                 self._listed_ns = -1
 
     def close(self) -> None:
         self._socket.close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._folder / self._mine)
+        if self._folder is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._folder / self._mine)

@@ -134,7 +134,7 @@ class Writer:
             jobs, open_ = self._waiting()
             if jobs:
                 self._transact(jobs)
-        self._segments.retire()
+        self._segments.close()
         os.close(self._wal)
         # No lock to be had for closing: let the process's end close it, rather than checkpoint outside the gate.
         with suppress(StreamprocError), self.gate.held():
@@ -221,15 +221,15 @@ class Writer:
                         f"{self._place.segments}: {e.strerror}. Nothing was written; make room, and landing goes on"
                     )
                     job.failure.__cause__ = e
-        todo = [job for job in jobs if job.failure is None]
         try:
             self._segments.sync()
-        except OSError as e:  # bytes nobody refers to yet: begin another segment, never trust this one again
-            self._segments.retire()
-            raise DiskFull(
-                f"{self._place.segments}: {e.strerror}. Nothing landed; make room, and landing goes on"
-            ) from e
-        return todo
+        except OSError as e:
+            full = DiskFull(
+                f"{self._place.segments}: {e.strerror}. Nothing was written; make room, and landing goes on"
+            )
+            full.__cause__ = e
+            fail([job for job in jobs if job.work.size_bytes], full)  # the others may be those who make room
+        return [job for job in jobs if job.failure is None]
 
     def _commit(self, jobs: list[Job]) -> int:
         db = self.db
