@@ -1,0 +1,7 @@
+"""Workers killed, stopped, drained and joined at random over a real bus, while an endpoint counts what it is asked.
+
+    .venv/bin/python -m tests.chaos --bus embedded --inputs 100000 --kills 100 --seed 1 --json
+
+`worker` is one process of two services; `endpoint` counts calls; `weather` does the harm; `check` reads the topics from
+their beginning and says what is true. Deliberately small stages: what is tried is the engine and the bus.
+"""

@@ -1,0 +1,217 @@
+"""See the package. Exit code 1 where an invariant does not hold; the seed is printed with everything."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from streamproc import wire
+from streamproc.bus.contract import Bus
+from streamproc.messages import Window, record_id
+from streamproc.runner.look import source_key
+from streamproc.topics import topic
+from tests import brokers
+from tests.chaos import weather
+from tests.chaos.check import Findings, check
+from tests.chaos.endpoint import Endpoint
+from tests.chaos.stages import DETECT, SUM, open_bus
+from tests.chaos.weather import Workers
+from tests.sim import toys
+
+STREAMS = 32
+WORKERS = 3
+TOPICS = ("sources", "windows", "detections", "events", "coverage")
+
+
+async def publish_all(bus: Bus, streams: dict[str, int]) -> None:
+    await bus.create([t for name in TOPICS for t in (topic(name), topic(name).dlq)])
+    for stream, count in streams.items():
+        source = toys.source(stream, services=("decode", DETECT, SUM), count=count)
+        sub = tuple(source_key(stream, 0, 0).split("\0")[1:])
+        await bus.publish([wire.encode(source, partitions=bus.partitions, time="", sub=sub)])
+        for first in range(0, count + 1, 1000):
+            windows = [window(stream, i, count) for i in range(first, min(first + 1000, count + 1))]
+            await bus.publish([wire.encode(w, partitions=bus.partitions, time="") for w in windows])
+
+
+def window(stream: str, index: int, count: int) -> Window:
+    source = toys.source(stream, services=(DETECT,), count=count)
+    made = toys.window(source, index, index + 1, count)
+    return Window.of(
+        made, id=record_id("decode", "decode", stream, 0, index), service="decode", root="decode", count=made.count
+    )
+
+
+async def landed(bus: Bus) -> int:
+    return sum([(await bus.span("detections", p)).end for p in range(bus.partitions)])
+
+
+async def storm(
+    asked: argparse.Namespace, rng: random.Random, where: str, session_s: float, cluster: brokers.Brokers | None
+) -> tuple[Findings, Workers]:
+    streams = {f"s{i}": asked.inputs // STREAMS for i in range(STREAMS)}
+    streams["s0"] += asked.inputs % STREAMS
+    bus = await open_bus(where, session_s=session_s)
+    async with Endpoint(rng, asked.latency) as endpoint:
+        workers = Workers(where, endpoint.port, session_s)
+        try:
+            await publish_all(bus, streams)
+            for _ in range(WORKERS):
+                await workers.start()
+            back = await ride(asked, rng, bus, workers, cluster, sum(streams.values()) + STREAMS)
+            for number in list(workers.running):
+                await workers.drain(number)
+            found = await check(bus, endpoint, streams, workers.upsets)
+            found.went_back = back
+        finally:
+            await workers.close()
+            await bus.close()
+    return found, workers
+
+
+async def ride(
+    asked: argparse.Namespace,
+    rng: random.Random,
+    bus: Bus,
+    workers: Workers,
+    cluster: brokers.Brokers | None,
+    total: int,
+) -> int:
+    """Until everything has landed. Returns how often progress went back."""
+    many = cluster is not None and len(cluster.cluster.nodes) > 1
+    upsets = weather.schedule(rng, inputs=total, kills=asked.kills, brokers=max(1, asked.kills // 25) if cluster else 0)
+    progress: dict[tuple[str, str, int], int] = {}
+    back = 0
+    background: set[asyncio.Task[None]] = set()
+    deadline = time.monotonic() + asked.bounded
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+        workers.look()
+        now = await landed(bus)
+        back += await went_back(bus, progress)
+        while upsets and upsets[0][0] <= now:
+            _, kind = upsets.pop(0)
+            if kind in (weather.STOP, weather.BROKER):
+                work = workers.stop(workers.pick(rng)) if kind == weather.STOP else broker(cluster, rng, workers, many)
+                task = asyncio.create_task(work)
+                background.add(task)
+                task.add_done_callback(background.discard)
+            else:
+                await act(kind, rng, workers)
+            break  # the others may have fallen due meanwhile: let work go on between
+        if not upsets and not background and now >= total and await complete(bus, total):
+            break
+    return back
+
+
+async def act(kind: str, rng: random.Random, workers: Workers) -> None:
+    match kind:
+        case weather.KILL:
+            await workers.kill(workers.pick(rng))
+        case weather.DRAIN:
+            await workers.drain(workers.pick(rng))
+        case weather.JOIN:
+            workers.upset()
+            if len(workers.running) > WORKERS:
+                await workers.drain(workers.pick(rng))
+    if len(workers.running) < WORKERS + (kind == weather.JOIN):
+        workers.upset()
+        await workers.start()
+
+
+async def broker(cluster: brokers.Brokers | None, rng: random.Random, workers: Workers, many: bool) -> None:  # read off the cluster
+    """One of three replicated brokers dies; a single one is told to stop. It comes back."""
+    assert cluster is not None
+    i = rng.randrange(len(cluster.cluster.nodes))
+    workers.upset()
+    await asyncio.to_thread(cluster.kill if many else cluster.stop, i)
+    await asyncio.sleep(rng.uniform(0, 3))
+    await asyncio.to_thread(cluster.start, i)
+    await asyncio.sleep(5 if many else 0)  # the promise holds while the in-sync replicas are whole between two deaths
+    workers.upset()
+
+
+async def went_back(bus: Bus, progress: dict[tuple[str, str, int], int]) -> int:
+    back = 0
+    for service in (DETECT, SUM):
+        for (name, partition), offset in (await bus.progress(service)).items():
+            key = (service, name, partition)
+            back += offset < progress.get(key, 0)
+            progress[key] = offset
+    return back
+
+
+async def complete(bus: Bus, total: int) -> bool:
+    """The sums have come to the end of every stream."""
+    done = await bus.progress(SUM)
+    ends = [(await bus.span("detections", p)).end for p in range(bus.partitions)]
+    return all(done.get(("detections", p), 0) >= end - 2 for p, end in enumerate(ends)) and sum(ends) >= total
+
+
+async def run(asked: argparse.Namespace) -> int:
+    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(2**31)
+    rng = random.Random(seed)
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="streamproc-chaos-"))
+    own = None
+    try:
+        if asked.bus == "embedded":
+            where, session_s = f"embedded:{folder / 'chaos.db'}", 2.0
+        else:
+            named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+            session_s = 6.0 if named else 2.0
+            if not named:
+                own = await asyncio.to_thread(
+                    brokers.start, asked.brokers, settings={"group.min.session.timeout.ms": "1000"}
+                )
+            where = f"kafka:chaos-{uuid.uuid4().hex[:8]}.@{named or (own.bootstrap if own else '')}"
+        found, workers = await storm(asked, rng, where, session_s, own)
+    finally:
+        if own:
+            own.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    for line in (*found.examples, *workers.failures):
+        sys.stderr.write(f"{line}\n")
+    result = {
+        "inputs": asked.inputs,
+        "kills": asked.kills,
+        "lost": found.lost,
+        "doubled": found.doubled,
+        "inexact": found.inexact,
+        "dead": found.dead,
+        "went_back": found.went_back,
+        "repeated": found.repeated,
+        "repeated_allowed": found.allowed,
+        "repeated_landed": found.repeated_landed,
+        "seconds": round(time.monotonic() - began, 1),
+        "seed": seed,
+        "ok": found.ok and not workers.failures,
+    }
+    print(json.dumps(result) if asked.json else "\n".join(f"{k:18} {v}" for k, v in result.items()))
+    return 0 if result["ok"] else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--bus", choices=("embedded", "kafka"), default="embedded")
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: one at a time is killed with -9")
+    parser.add_argument("--latency", type=float, default=0.02, help="of a call, seconds")
+    parser.add_argument("--bounded", type=float, default=3600.0, help="give up after so many seconds")
+    parser.add_argument("--json", action="store_true")
+    return asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What the topics say, read from their beginning when everything is over; and what the endpoint was asked.
+
+Named invariants: each is shown in `tests/sim` to catch a planted bug.
+
+    lost             numbers of a stream without an outcome, in detections or in the sums
+    doubled          numbers with more than one
+    inexact          sums of the fold that are not what the windows add up to
+    went_back        progress that was smaller than it had been
+    repeated         calls for what had been asked for before
+    repeated_landed  of these, calls that began after the first answer's outcome had landed
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from streamproc import wire
+from streamproc.bus.contract import Bus
+from streamproc.errors import Expired
+from streamproc.topics import topic
+from streamproc.wire import Stored
+from tests.chaos.endpoint import Call, Endpoint, Key
+from tests.chaos.stages import EVERY
+
+
+@dataclass
+class Findings:
+    lost: int = 0
+    doubled: int = 0
+    inexact: int = 0
+    dead: int = 0
+    went_back: int = 0
+    repeated: int = 0
+    repeated_landed: int = 0
+    allowed: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def note(self, example: str) -> None:
+        if len(self.examples) < 10:
+            self.examples.append(example)
+
+    @property
+    def ok(self) -> bool:
+        wrong = (self.lost, self.doubled, self.inexact, self.dead, self.went_back, self.repeated_landed)
+        return not any(wrong) and self.repeated <= self.allowed
+
+
+async def read_all(bus: Bus, name: str) -> list[Stored]:
+    records: list[Stored] = []
+    for partition in range(bus.partitions):
+        offset = (await bus.span(name, partition)).begin
+        while True:
+            try:
+                batch = await bus.read(name, partition, offset, max_records=2000, max_bytes=2**24)
+            except Expired as e:
+                offset = e.begin
+                continue
+            if not batch:
+                break
+            records += batch
+            offset = batch[-1].offset + 1
+    return records
+
+
+async def check(bus: Bus, endpoint: Endpoint, streams: dict[str, int], upsets: list[float]) -> Findings:
+    """`streams`: name → number of windows. `upsets`: when leases may have moved."""
+    found = Findings()
+    landed = await _detections(bus, streams, found)
+    await _sums(bus, streams, found)
+    found.dead = len(await read_all(bus, "windows.dlq")) + len(await read_all(bus, "detections.dlq"))
+    _calls(endpoint, landed, upsets, found)
+    return found
+
+
+async def _detections(bus: Bus, streams: dict[str, int], found: Findings) -> dict[Key, float]:
+    said: Counter[Key] = Counter()
+    landed: dict[Key, float] = {}
+    for stored in await read_all(bus, "detections"):
+        record = wire.decode(topic("detections"), stored)
+        said[record.stream, record.index] += 1
+        landed.setdefault((record.stream, record.index), stored.time_ms / 1000)
+    for stream, count in streams.items():
+        for index in range(count + 1):
+            times = said[stream, index]
+            if times == 0:
+                found.lost += 1
+                found.note(f"lost: detection {stream} {index}")
+            elif times > 1:
+                found.doubled += 1
+                found.note(f"doubled: detection {stream} {index}")
+    return landed
+
+
+async def _sums(bus: Bus, streams: dict[str, int], found: Findings) -> None:
+    events: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for stored in await read_all(bus, "events"):
+        record = wire.decode(topic("events"), stored)
+        if record.event is not None:
+            events[record.stream].append((record.index, record.event.details))
+    for stream, count in streams.items():
+        rows = [i for i in range(count) if i % EVERY == 0] + [count]
+        numbers = [n for n, _ in events[stream]]
+        found.lost += len(set(range(len(rows))) - set(numbers))
+        found.doubled += len(numbers) - len(set(numbers))
+        for (number, details), row in zip(sorted(events[stream]), rows, strict=False):
+            seen = min(row + 1, count)
+            if details != f"{seen} {seen * (seen - 1) // 2}":
+                found.inexact += 1
+                found.note(f"inexact: {stream} event {number}: {details} at row {row}")
+
+
+def _calls(endpoint: Endpoint, landed: dict[Key, float], upsets: list[float], found: Findings) -> None:
+    for key, calls in endpoint.calls.items():
+        found.repeated += len(calls) - 1
+        for again in calls[1:]:
+            if landed.get(key, float("inf")) < again.began:
+                found.repeated_landed += 1
+                found.note(f"repeated though landed: {key}: asked at {again.began}, landed at {landed[key]}")
+    found.allowed = sum(len(_under_way(endpoint.calls, landed, upset)) for upset in upsets)
+
+
+def _under_way(calls: dict[Key, list[Call]], landed: dict[Key, float], when: float) -> list[Key]:
+    """Asked for before `when`, and landed later: what somebody whose lease ends then had in hand."""
+    return [key for key, asked in calls.items() if asked[0].began < when <= landed.get(key, float("inf"))]

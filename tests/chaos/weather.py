@@ -1,0 +1,94 @@
+"""The harm: at random points of the work done, so that a slow machine gets as much of it as a fast one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+
+KILL, STOP, DRAIN, JOIN, BROKER = "kill", "stop", "drain", "join", "broker"
+
+
+@dataclass
+class Workers:
+    """Processes of `tests.chaos.worker`."""
+
+    where: str
+    port: int
+    session_s: float
+    running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
+    asleep: set[int] = field(default_factory=set)
+    upsets: list[float] = field(default_factory=list)
+    """When leases may have moved."""
+    failures: list[str] = field(default_factory=list)
+    _next: int = 0
+
+    async def start(self) -> int:
+        number, self._next = self._next, self._next + 1
+        self.running[number] = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.chaos.worker", self.where, str(self.port), str(number), str(self.session_s)
+        )
+        return number
+
+    def pick(self, rng: random.Random) -> int:
+        return rng.choice([n for n in self.running if n not in self.asleep] or list(self.running))
+
+    def upset(self) -> None:
+        self.upsets.append(time.time())
+
+    async def kill(self, number: int) -> None:
+        process = self.running.pop(number)
+        self.upset()
+        process.kill()
+        await process.wait()
+        self.asleep.discard(number)
+
+    async def stop(self, number: int) -> None:
+        """SIGSTOP for longer than the session, then SIGCONT: it wakes as a zombie."""
+        process = self.running[number]
+        self.asleep.add(number)
+        self.upset()
+        os.kill(process.pid, signal.SIGSTOP)
+        await asyncio.sleep(self.session_s * 2)
+        if number in self.running:
+            os.kill(process.pid, signal.SIGCONT)
+            self.asleep.discard(number)
+
+    async def drain(self, number: int, *, within_s: float = 60.0) -> None:
+        process = self.running.pop(number)
+        self.upset()
+        process.terminate()
+        try:
+            async with asyncio.timeout(within_s):
+                code = await process.wait()
+        except TimeoutError:
+            process.kill()
+            code = await process.wait()
+        if code != 0:
+            self.failures.append(f"worker {number} was drained and ended with {code}")
+
+    def look(self) -> None:
+        """A worker that ends on its own is a finding."""
+        for number, process in list(self.running.items()):
+            if process.returncode is not None:
+                self.failures.append(f"worker {number} ended with {process.returncode} on its own")
+                del self.running[number]
+
+    async def close(self) -> None:
+        for number in list(self.running):
+            process = self.running.pop(number)
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def schedule(rng: random.Random, *, inputs: int, kills: int, brokers: int) -> list[tuple[int, str]]:
+    """(outcomes landed, what happens then), in order."""
+    kinds = [KILL] * kills + [STOP, DRAIN, JOIN] * max(1, kills // 12) + [BROKER] * brokers
+    rng.shuffle(kinds)
+    points = sorted(rng.randrange(inputs * 95 // 100) for _ in kinds)
+    return list(zip(points, kinds, strict=True))

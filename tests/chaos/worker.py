@@ -1,0 +1,42 @@
+"""One process: both services, until SIGTERM drains it. `python -m tests.chaos.worker BUS PORT NUMBER SESSION_S`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from streamproc.runner import Bounds, Service
+from tests.chaos.endpoint import Caller
+from tests.chaos.stages import DETECT, SUM, Detect, Sum, open_bus
+
+CALLS = 32
+
+
+async def main(where: str, port: int, number: int, session_s: float) -> None:
+    caller = Caller(port, number)
+    await caller.connect()
+    bus = await open_bus(where, session_s=session_s)
+    try:
+        services = [
+            Service(DETECT, Detect(caller), bus, bounds=Bounds(calls=CALLS)),
+            Service(SUM, Sum(), bus, bounds=Bounds(calls=CALLS)),
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for service in services:
+                tasks.create_task(service.run())
+
+            def drain() -> None:
+                for service in services:
+                    tasks.create_task(service.drain())
+
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
+    finally:
+        await bus.close()
+        await caller.close()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s worker {sys.argv[3]}: %(name)s: %(message)s")
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
