@@ -32,7 +32,7 @@ class Look:
 
     longest: int | None = None
     """Pixels of the longer side at most; None: as large as they are."""
-    quality: int = 85
+    quality: int = 90
 
     def __post_init__(self) -> None:
         if self.longest is not None and not 16 <= self.longest <= 65500:
