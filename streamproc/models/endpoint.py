@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import httpx2
 import msgspec
 import openai
+import orjson
 from openai._types import RequestOptions
 
 from streamproc.errors import Unreachable
@@ -29,6 +30,9 @@ from streamproc.models.prompt import Fit, Prompt, fitted, halved, thinned
 from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
 
 CONNECT_S: Final = 10.0
+
+UNNAMED: Final = "default"
+"""What the card for any server calls its model, where nobody has said its name."""
 
 _OPTIONS: Final[RequestOptions] = {
     "headers": {},
@@ -123,11 +127,14 @@ class Endpoint:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         samples_at_once: bool = True,
+        any_name: bool = False,
     ) -> None:
+        """`any_name`: nobody said what the model is called there, so whatever it answers under is right."""
         self.url, self.manner, self.fit = url.rstrip("/"), manner, fit or Fit()
         self.seen = Seen()
         self._chat = f"{self.url}/chat/completions"  # whole, since joining it with the base costs more than sending it
         self._params, self._samples_at_once, self._key = dict(params or {}), samples_at_once, key
+        self._any_name = any_name
         http = _Http(transport=transport, follow_redirects=False, trust_env=False)
         http.headers.clear()  # all that goes out is said once, by the client above it
         self._client = _Client(
@@ -260,7 +267,7 @@ class Endpoint:
             raise broken(e, hop=self.hop, secret=self._key) from e
 
     def _check(self, reply: Reply) -> None:
-        if reply.model and not same_model(reply.model, self.manner.model):
+        if reply.model and not self._any_name and not same_model(reply.model, self.manner.model):
             raise Unreachable(
                 self.hop,
                 f"it answers as '{reply.model}'",
@@ -268,6 +275,16 @@ class Endpoint:
             )
         if all(s.finish == "refused" for s in reply.samples):
             raise Refused(f"{self.hop}: {reply.samples[0].text[:300] or 'refused without a word'}")
+
+    async def raw(self, content: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, deadline_s: float) -> Reply:
+        """One call just as it is said, past all that helps: no limits kept, nothing sent again. For probes."""
+        messages = [{"role": "user", "content": content}]
+        body = Body(orjson.dumps({"model": self.manner.model, "messages": messages, **params}), (), 0)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._send(body, _Bill(), stream=bool(params.get("stream")))
+        except TimeoutError as e:
+            raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
 
     async def serves(self, *, deadline_s: float = 10.0) -> tuple[str, ...]:
         """The models it lists; the cheapest sign of life."""
@@ -312,6 +329,7 @@ def endpoints(
             params=served.card.sampling.params(),
             key=key,
             samples_at_once=speak.samples_at_once,
+            any_name=served.model == UNNAMED,
         )
         for url in served.urls
     )

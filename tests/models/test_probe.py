@@ -1,0 +1,53 @@
+"""The probe tells what a server honours from what it passes over in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamproc.errors import Unreachable
+from streamproc.models.body import Manner
+from streamproc.models.endpoint import Endpoint
+from streamproc.models.observer import ABILITIES, Settings, running
+from streamproc.models.probe import Finding, Probe
+from streamproc.models.transport import AiohttpTransport
+from tests.models.test_endpoint import _response, speaking
+
+
+async def probed(settings: Settings, model: str = "observer") -> dict[str, Finding]:
+    async with running(settings) as (url, _), AiohttpTransport() as transport:
+        found = await Probe(Endpoint(url, Manner(model=model), transport=transport), fresh="1").all()
+    return {f.ability: f for f in found}
+
+
+async def test_a_server_that_honours_everything_is_told_so() -> None:
+    found = await probed(Settings(image_limit=5, context_tokens=9000))
+    assert {name for name, f in found.items() if f.verdict == "yes"} == {
+        *("model", "images", "uuid", "video", "n", "json_schema"),
+        *("choice", "logprobs", "load", "stream", "cached", "context"),
+    }
+    assert [f.write for f in found.values() if f.write] == [
+        "image_limit = 5",
+        "uuids = true",
+        'media = "clips"',
+        "samples_at_once = true",
+        'json_mode = "schema"',
+        "context_tokens = 9000",
+    ]
+
+
+@pytest.mark.parametrize("ability", sorted(ABILITIES))
+async def test_what_is_passed_over_in_silence_is_noticed(ability: str) -> None:
+    found = await probed(Settings(honours=ABILITIES - {ability}, image_limit=4))
+    assert [name for name, f in found.items() if f.verdict == "no"] == [ability]
+
+
+async def test_another_name_is_told_with_what_to_write() -> None:
+    found = await probed(Settings(model="observer"), model="gpt-4o")
+    assert list(found) == ["model"]
+    assert found["model"].write == 'served_name = "observer"'
+
+
+async def test_nobody_there_is_an_error_and_no_finding() -> None:
+    async with AiohttpTransport() as transport, speaking(_response(401, {"error": "no"})) as url:
+        with pytest.raises(Unreachable):
+            await Probe(Endpoint(url, Manner(model="m"), transport=transport), fresh="1").all()
