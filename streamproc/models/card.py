@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.models.image_tokens import BySize, Count, Positive
@@ -178,6 +178,15 @@ class Card(_Table):
     sources: tuple[str, ...]
     """Where the values come from."""
 
+    @model_validator(mode="after")
+    def _context_fits_what_is_served(self) -> Self:
+        served, spoken = self.serve and self.serve.max_model_len, self.speak.context_tokens
+        if served and spoken != served:
+            raise ValueError(
+                f"speak.context_tokens is {spoken} where serve.max_model_len is {served}: prompts are counted by it"
+            )
+        return self
+
     @property
     def processor(self) -> str:
         """What else decides how a picture is understood: a part of its uuid."""
@@ -218,10 +227,12 @@ def read(file: Traversable) -> Card:
 
 
 def _told(table: type[BaseModel], error: Any) -> str:
-    loc, problem = [str(part) for part in error["loc"]], error["msg"].removeprefix("Value error, ")
+    loc, problem = [str(part) for part in error["loc"]], str(error["msg"]).removeprefix("Value error, ")
     where = ".".join(loc)
     if error["type"] == "extra_forbidden":
         return f"no key '{where}'{did_you_mean(loc[-1], _keys(table, loc[:-1]))}"
+    if not loc:
+        return problem
     if error["type"] == "missing":
         return f"'{where}' is missing"
     return f"'{where}' is {error['input']!r}: {problem}"
@@ -274,7 +285,7 @@ class Served:
     @property
     def model(self) -> str:
         """What it is called in a call."""
-        return self.served_name or self.weights or self.card.model
+        return self.served_name or self.card.model
 
     def key(self, environ: Mapping[str, str]) -> str | None:
         """The key, from its variable and nowhere else; None where no key is needed."""
@@ -294,7 +305,7 @@ def served(text: str, named: Mapping[str, Named] | None = None, *, base_url: str
     name, at, where = text.partition("@")
     if at:
         found = card(name)
-        urls = _urls(text, where.split(","))
+        urls = _urls(name, where.split(","))
         return Served(found.name, found, urls, _own_key(found, urls))
     if name in named:
         said = named[name]
@@ -317,14 +328,14 @@ def _own_key(found: Card, urls: Iterable[str]) -> str | None:
     return found.api_key_env if all(urlsplit(url).netloc == host for url in urls) else None
 
 
-def _urls(text: str, urls: Iterable[str]) -> tuple[str, ...]:
+def _urls(name: str, urls: Iterable[str]) -> tuple[str, ...]:
     tidy = tuple(url.strip().rstrip("/") for url in urls)
     for url in tidy:
         parts = urlsplit(url)
+        if "@" in parts.netloc:  # not shown: what stands before it is a password
+            raise Misconfigured(f"endpoint '{name}': keys stand in a variable (api_key_env), not in a URL")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Misconfigured(f"endpoint '{text}': '{url}' is no URL; it looks like {LOCAL}")
-        if parts.password or parts.username:
-            raise Misconfigured(f"endpoint '{text}': keys stand in a variable (api_key_env), not in a URL")
+            raise Misconfigured(f"endpoint '{name}': '{url}' is no URL; it looks like {LOCAL}")
     if len(set(tidy)) < len(tidy):
-        raise Misconfigured(f"endpoint '{text}' names a URL twice; replicas are different servers")
+        raise Misconfigured(f"endpoint '{name}' names a URL twice; replicas are different servers")
     return tidy

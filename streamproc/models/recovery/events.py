@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -97,7 +98,8 @@ def events(text: str, labels: Labels = AS_SAID, *, prompt: str | None = None, cu
         return Answer(outcome="done", how="null", events=())
     read = ladder.read(text, prompt=prompt, cut=cut)
     how, found, nothing, echoes = list(read.how), list[Event](), False, 0
-    for item in (i for value in read.values for i in _items(value, alone=read.whole)):
+    items = chain.from_iterable(_items(value, alone=read.whole) for value in read.values)
+    for item in islice(items, _MOST):
         if item is None:
             nothing = True
             continue
@@ -113,8 +115,7 @@ def events(text: str, labels: Labels = AS_SAID, *, prompt: str | None = None, cu
     if len(found) > 1 and len(once := list(dict.fromkeys(found))) < len(found):
         found = once
         how.append("repeats")
-    if len(found) > _MOST:
-        del found[_MOST:]
+    if next(items, items) is not items:
         how.append("too many")
     if found:
         if labels.names and any(e.said is not None for e in found):

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from streamproc.models.recovery.lenient import scan
 
-LONGEST: Final = 2**20
+LONGEST: Final = 2**18
 """Characters that are looked at at all, and only by the strict rungs."""
 LONGEST_BROKEN: Final = 10_000
 """Characters that the patient rungs look at, some 2,500 tokens: what is behind counts as cut off."""
@@ -37,6 +37,7 @@ _TURN: Final = re.compile(
 )
 _SPECIAL: Final = re.compile(r"</?s>|<\|(?:im_end|end|endoftext|eot_id|assistant|user|begin_of_box|end_of_box)\|>")
 _MOST_BLOCKS: Final = 64
+_MOST_VALUES: Final = 256
 _ECHO_CHARACTERS: Final = 24
 """A line of the prompt that is at least so long is not said again by chance."""
 
@@ -110,7 +111,7 @@ def _fenced(text: str, start: int) -> tuple[Any, ...] | None:
 def _embedded(text: str) -> tuple[Any, ...] | None:
     """Every value among the prose, if all that opens is strict JSON."""
     text, values, at = text[:LONGEST], list[Any](), 0
-    while opening := _next(text, at):
+    while (opening := _next(text, at)) and len(values) < _MOST_VALUES:
         try:
             value, at = _decoder.raw_decode(text, opening - 1)
         except (json.JSONDecodeError, RecursionError):

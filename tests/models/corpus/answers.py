@@ -67,7 +67,9 @@ class Case:
     cut: bool = False
 
 
-def _event(label: str, team: str | None, confidence: float | None, details: str | None, said: str | None = None) -> Event:
+def _event(
+    label: str, team: str | None, confidence: float | None, details: str | None, said: str | None = None
+) -> Event:
     return Event(label=label, team=team, confidence=confidence, details=details, said=said)
 
 
@@ -129,7 +131,9 @@ WHOLE: dict[str, Write] = {
     "fenced JSON": lambda e: f"```json\n{_dumped(e)}\n```",
     "fenced without a language": lambda e: f"```\n{json.dumps([_dict(x) for x in e], indent=4)}\n```",
     "fenced, one block an event": lambda e: "\n\n".join(f"```json\n{json.dumps(_dict(x))}\n```" for x in e),
-    "fenced among prose": lambda e: f"Here is what I found in the frames:\n\n```json\n{_dumped(e)}\n```\n\nLet me know!",
+    "fenced among prose": lambda e: (
+        f"Here is what I found in the frames:\n\n```json\n{_dumped(e)}\n```\n\nLet me know!"
+    ),
     "fence never closed": lambda e: f"```json\n{_dumped(e)}",
     "JSON behind prose": lambda e: f"Based on the frames I see the following events: {_dumped(e)}",
     "JSON before prose": lambda e: f"{_dumped(e)}\n\nThe players then walk back to their own half.",
@@ -147,18 +151,26 @@ WHOLE: dict[str, Write] = {
     "keys without quotes": lambda e: (
         "["
         + ", ".join(
-            f'{{label: "{x.label}", team: "{x.team}", confidence: {x.confidence}, details: {json.dumps(x.details)}}}' for x in e
+            f'{{label: "{x.label}", team: "{x.team}", confidence: {x.confidence}, details: {json.dumps(x.details)}}}'
+            for x in e
         )
         + "]"
     ),
     "curly quotes": lambda e: (
         "["
-        + ", ".join(f"{{“label”: “{x.label}”, “team”: “{x.team}”, “confidence”: {x.confidence}, “details”: “{x.details}”}}" for x in e)
+        + ", ".join(
+            f"{{“label”: “{x.label}”, “team”: “{x.team}”, “confidence”: {x.confidence}, “details”: “{x.details}”}}"
+            for x in e
+        )
         + "]"
     ),
     "comments": lambda e: "[\n" + ",\n".join(f"  // event\n  {json.dumps(_dict(x))}" for x in e) + "\n]",
-    "quotes within quotes": lambda e: _dumped(tuple(replace_details(x, f'"{x.details}" they shout') for x in e)).replace('\\"', '"'),
-    "line breaks in strings": lambda e: _dumped(tuple(replace_details(x, f"{x.details}\nand on") for x in e)).replace("\\n", "\n"),
+    "quotes within quotes": lambda e: _dumped(
+        tuple(replace_details(x, f'"{x.details}" they shout') for x in e)
+    ).replace('\\"', '"'),
+    "line breaks in strings": lambda e: _dumped(tuple(replace_details(x, f"{x.details}\nand on") for x in e)).replace(
+        "\\n", "\n"
+    ),
     "last bracket missing": lambda e: _dumped(e)[:-1],
     "one brace missing": lambda e: "[" + ", ".join(json.dumps(_dict(x)) for x in e)[:-1] + "]",
     "thoughts before": lambda e: f"<think>Is this {{a foul}}? Hard to say: [0.5].</think>\n{_dumped(e)}",
@@ -171,19 +183,25 @@ WHOLE: dict[str, Write] = {
     "the same again and again": lambda e: "\n".join(json.dumps(_dict(x)) for x in e * 9),
     "numbered list in bold": _numbered,
     "numbered list in one line each": lambda e: "\n".join(
-        f"{i}. **{x.label}** - Team: {x.team} - Confidence: {x.confidence} - Details: {x.details}" for i, x in enumerate(e, 1)
+        f"{i}. **{x.label}** - Team: {x.team} - Confidence: {x.confidence} - Details: {x.details}"
+        for i, x in enumerate(e, 1)
     ),
     "starred list with keys in bold": lambda e: "\n".join(
-        f"* **Event:** {x.label}\n  **Team:** {x.team}\n  **Confidence:** {x.confidence}\n  **Details:** {x.details}" for x in e
+        f"* **Event:** {x.label}\n  **Team:** {x.team}\n  **Confidence:** {x.confidence}\n  **Details:** {x.details}"
+        for x in e
     ),
     "blocks of lines": lambda e: "\n\n".join(
         f"Label: {x.label}\nTeam: {x.team}\nConfidence: {x.confidence}\nDetails: {x.details}" for x in e
     ),
     "markdown with headings": lambda e: (
         "**Events in this window**\n\n"
-        + "\n".join(f"- {x.label}\n  - Team: {x.team}\n  - Confidence: {x.confidence}\n  - Details: {x.details}" for x in e)
+        + "\n".join(
+            f"- {x.label}\n  - Team: {x.team}\n  - Confidence: {x.confidence}\n  - Details: {x.details}" for x in e
+        )
     ),
-    "list with brackets": lambda e: "\n".join(f"{i}. {x.label} ({x.team}, {x.confidence}): {x.details}" for i, x in enumerate(e, 1)),
+    "list with brackets": lambda e: "\n".join(
+        f"{i}. {x.label} ({x.team}, {x.confidence}): {x.details}" for i, x in enumerate(e, 1)
+    ),
     "table": lambda e: (
         "| Event | Team | Confidence | Details |\n|---|---|---|---|\n"
         + "\n".join(f"| {x.label} | {x.team} | {x.confidence} | {x.details} |" for x in e)
@@ -206,6 +224,10 @@ def replace_details(event: Event, details: str) -> Event:
 def _misspelt(label: str) -> str:
     """The third letter twice; labels of five letters and less stay, since one letter is much of them."""
     return label if len(label) <= 5 else label[:3] + label[2] + label[3:]
+
+
+def _as_it_is(event: Event) -> Event:
+    return event
 
 
 _TOLD: dict[str, Callable[[Event], Event]] = {
@@ -316,7 +338,7 @@ UNREADABLE: tuple[str, ...] = (
 
 def cases() -> Iterator[Case]:
     for kind, write in WHOLE.items():
-        told = _TOLD.get(kind, lambda e: e)
+        told = _TOLD.get(kind, _as_it_is)
         for window in WINDOWS:
             prompt = PROMPT if kind.startswith("prompt") else None
             yield Case(kind, write(window), "done", tuple(told(e) for e in window), prompt)

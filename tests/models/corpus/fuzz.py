@@ -14,17 +14,60 @@ from tests.models.corpus.answers import cases
 
 _PIECES = (
     *"{}[]:,\"'`“”‘’\\/#*_-|()<>.\n \t0123456789",
-    *("```", "```json", "//", "/*", "*/", "\\u00e9", "\\ud800", "\\n", '\\"', "<think>", "</think>", "[INST]", "[/INST]"),
+    *(
+        "```",
+        "```json",
+        "//",
+        "/*",
+        "*/",
+        "\\u00e9",
+        "\\ud800",
+        "\\n",
+        '\\"',
+        "<think>",
+        "</think>",
+        "[INST]",
+        "[/INST]",
+    ),
     *("label", '"label"', "'label'", "label:", "event", "team", "confidence", "details", "time", "Team: ", "Event: "),
-    *("Goal", '"Goal"', "'Foul'", "Corner", "home", "away", "None", "null", "true", "NaN", "0.9", "1e999", "85%", "- ", "1. "),
-    *("**Goal**", "**", "assistant\n", "ASSISTANT:", "events", '"events": [', "é", "中", "\u2028", "\x00", "\ud83d", "😀"),
+    *(
+        "Goal",
+        '"Goal"',
+        "'Foul'",
+        "Corner",
+        "home",
+        "away",
+        "None",
+        "null",
+        "true",
+        "NaN",
+        "0.9",
+        "1e999",
+        "85%",
+        "- ",
+        "1. ",
+    ),
+    *(
+        "**Goal**",
+        "**",
+        "assistant\n",
+        "ASSISTANT:",
+        "events",
+        '"events": [',
+        "é",
+        "中",
+        "\u2028",
+        "\x00",
+        "\ud83d",
+        "😀",
+    ),
 )
 _HEAPS = ("{", "[", '"', "'", "{[", '{"', '{"a":', "[[", "]}", "\\", "/*", "//", "`", "```", " ", "\n", "(", "- ", "1. ", "|", "a", "0", ",", ":",
           '{"a":"x', "{'label':'Goal',", "**", "_", "<|", "</think>", "No ", "no significant ", "Label: ", "\t", '[""', "“", "#", '"\n')  # fmt: skip
 
 
 def strings(seed: int, count: int, *, longest: int = 32_768) -> Iterator[str]:
-    rng = random.Random(seed)  # noqa: S311  # repeatable, and no secret
+    rng = random.Random(seed)
     answers = [c.raw for c in cases()]
     for _ in range(count):
         kind = rng.random()
@@ -35,7 +78,9 @@ def strings(seed: int, count: int, *, longest: int = 32_768) -> Iterator[str]:
         elif kind < 0.95:
             yield "".join(rng.choices(_PIECES, k=rng.randrange(60)))
         elif kind < 0.999:
-            yield rng.choice(_HEAPS) * rng.randrange(300) + rng.choice(answers) + rng.choice(_HEAPS) * rng.randrange(300)
+            yield (
+                rng.choice(_HEAPS) * rng.randrange(300) + rng.choice(answers) + rng.choice(_HEAPS) * rng.randrange(300)
+            )
         else:
             heap = rng.choice(_HEAPS) + rng.choice(_HEAPS) * rng.randrange(2)
             yield heap * (longest // len(heap))
