@@ -79,12 +79,12 @@ class Embedded:
             parts.callback(bus.writer.gate.close)
             bus._wake = Wake()
             parts.callback(bus._wake.close)
+            bus.presence = Presence(Alive.open(bus.place.alive), session_s=session_s)
+            parts.callback(bus.presence.close)  # only after both threads, who write to its file
             bus.reader = Reader(bus.place, bus.writer.gate, busy_s=busy_s)
             bus.payloads = Payloads(bus.place.segments)
             parts.callback(bus.payloads.close)
             parts.push_async_callback(bus.reader.close)
-            bus.presence = Presence(Alive.open(bus.place.alive), session_s=session_s)
-            parts.callback(bus.presence.close)
             parts.push_async_callback(bus.writer.close)
             bus._wake.bind(bus.place.wake)
             bus.heads = Heads(bus.reader)
@@ -114,6 +114,7 @@ class Embedded:
         self._tables: dict[Part, EmbeddedTable] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """Started by calls of any task and ended by `close`, which no TaskGroup spans; a failure fails the bus."""
+        self._entering = asyncio.Lock()
         self._closed = False
 
     async def close(self) -> None:
@@ -202,10 +203,7 @@ class Embedded:
         self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
     ) -> AsyncIterator[Membership]:
         await self.known(topics)
-        if self.presence.process is None:
-            await self.writer.do(Plain(self._enter))
-        process = self.presence.process
-        assert process is not None
+        process = await self._enter()
         name, ids = self.catalog.prefix + service, [self.catalog[topic].id for topic in topics]
         member = await self.writer.do(
             Plain(lambda tx: roster.join(tx.db, process=process, service=name, topics=ids, partitions=self.partitions))
@@ -269,10 +267,22 @@ class Embedded:
                 )
         return Append([(self.catalog.part(entry.topic, entry.partition), entry) for entry in entries])
 
-    def _enter(self, tx: Tx) -> None:
-        """This process's id. Its lock is held before its row is seen: a row without one would be taken for dead."""
-        [[process]] = tx.db.execute("INSERT INTO process(pid) VALUES (?) RETURNING id", (os.getpid(),)).fetchall()
-        self.presence.enter(process)
+    async def _enter(self) -> int:
+        """This process's id, the same for all its services."""
+
+        def enter(tx: Tx) -> None:
+            [[process]] = tx.db.execute("INSERT INTO process(pid) VALUES (?) RETURNING id", (os.getpid(),)).fetchall()
+            self.presence.enter(process)  # locked before the row is seen: one without a lock would be taken for dead
+
+        async with self._entering:
+            if self.presence.process is None:
+                try:
+                    await self.writer.do(Plain(enter))
+                except BaseException:
+                    self.presence.leave()
+                    raise
+            assert self.presence.process is not None
+            return self.presence.process
 
     # in the background ----------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class Heads:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._version = -1
+        self._unread = False
+        """More is watched than was read at that version."""
         self._watched: Counter[int] = Counter()
         self._heads: dict[int, int] = {}
         self._waits: dict[int, set[asyncio.Event]] = {}
@@ -42,7 +44,7 @@ class Heads:
 
     def watch(self, tps: Iterable[int]) -> None:
         self._watched.update(tps)
-        self._version = -1  # the next look reads rows, whatever has changed
+        self._unread = True
         self.stir()
 
     def unwatch(self, tps: Iterable[int]) -> None:
@@ -95,10 +97,15 @@ class Heads:
 
     async def look(self) -> None:
         """Back once all that had landed when this was called is known."""
-        self._take(await self._look())
+        try:
+            self._take(await self._look())
+        except Retryable:
+            self._unread = True
+            raise
 
     def _look(self) -> asyncio.Future[News | None]:
-        version, watched = self._version, "[" + ",".join(map(str, self._watched)) + "]"
+        version, watched = -1 if self._unread else self._version, "[" + ",".join(map(str, self._watched)) + "]"
+        self._unread = False
         return self._reader.call(lambda db: _look(db, version, watched))
 
     def fail(self, failure: BaseException) -> None:
@@ -112,7 +119,7 @@ class Heads:
             return
         failure = future.exception()
         if isinstance(failure, Retryable):  # the next poll looks again
-            self._version = -1
+            self._unread = True
             return
         if failure is not None:
             self.fail(failure)

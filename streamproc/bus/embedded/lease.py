@@ -99,7 +99,7 @@ class EmbeddedLease:
         found: list[Stored] = []
         at = {tp: self._at[tp] for tp in order}
         left_bytes = max_bytes
-        for share in (max(1, max_records // len(order)), max_records):
+        for share in sorted({max(1, max_records // len(order)), max_records}):
             for tp in order:
                 records = min(share, max_records - len(found))
                 if records <= 0 or (found and left_bytes <= 0):

@@ -13,7 +13,7 @@ from streamproc.bus.embedded.lease import EmbeddedLease, load
 from streamproc.bus.embedded.log import Part
 from streamproc.bus.embedded.presence import Standing
 from streamproc.bus.embedded.writer import Plain
-from streamproc.errors import Retryable
+from streamproc.errors import Misconfigured, Retryable
 
 if TYPE_CHECKING:
     from streamproc.bus.embedded.bus import Embedded
@@ -108,7 +108,9 @@ class EmbeddedMembership:
         if not working or working[0].id != self._member:
             self._shared = ()
             return
-        weights = list(self._weights()) or [1] * self._bus.partitions
+        weights = list(self._weights())
+        if len(weights) != self._bus.partitions:
+            raise Misconfigured(f"{self._service}: {len(weights)} weights for {self._bus.partitions} partitions")
         shared = (tuple(m.id for m in working), len(seen.members), tuple(weights))
         if shared != self._shared:
             member = self._member

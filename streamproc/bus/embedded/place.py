@@ -87,15 +87,14 @@ class Place:
         except FileNotFoundError:
             return None
 
-    def check_before_opening(self) -> bool:
-        """Is a database there? Corrupt where one should be and is not: going on would start from nothing, silently."""
+    def check_before_opening(self) -> None:
+        """Corrupt where a database should be and is not: going on would start from nothing, silently."""
         there = self.database.exists() and self.database.stat().st_size > 0
         if not there and (identity := self.identity()) is not None:
             raise Corrupt(
                 f"{self.database} was {'emptied' if self.database.exists() else 'removed'}; the bus {identity} that stood there is gone."
                 f" Put it back from a copy (with its -wal), or remove {self.folder} to begin anew"
             )
-        return there
 
     def settle(self, identity: str) -> None:
         """The database opened is `identity`: it is the one that belongs here, or becomes it."""

@@ -99,6 +99,11 @@ class Presence:
         self._alive.enter(process, now_s)
         self.process, self._last_s = process, now_s
 
+    def leave(self) -> None:
+        if self.process is not None:
+            self._alive.leave(self.process)
+            self.process = None
+
     def fresh(self) -> bool:
         return self.process is not None and self._boot() - self._last_s < self._session_s
 
@@ -133,7 +138,5 @@ class Presence:
         return self._alive.standing(process, self._boot(), session_s=self._session_s)
 
     def close(self) -> None:
-        if self.process is not None:
-            self._alive.leave(self.process)
-            self.process = None
+        self.leave()
         self._alive.close()

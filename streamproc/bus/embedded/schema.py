@@ -38,7 +38,8 @@ CREATE TABLE process(id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL)
 CREATE TABLE member(id INTEGER PRIMARY KEY AUTOINCREMENT, process INTEGER NOT NULL, service TEXT NOT NULL,
     leaving INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE reads(service TEXT NOT NULL, topic INTEGER NOT NULL, PRIMARY KEY (service, topic)) WITHOUT ROWID;
-CREATE TABLE lease(id INTEGER PRIMARY KEY, service TEXT NOT NULL, p INTEGER NOT NULL,
+CREATE TABLE lease(id INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, p INTEGER NOT NULL,
+    -- ids never come again: a zombie of a service that was forgotten must not pass for its successor
     epoch INTEGER NOT NULL DEFAULT 0,       -- grows with every owner: a landing names the one it was taken under
     owner INTEGER,                          -- a member
     assigned INTEGER,                       -- the member that should have it
@@ -62,6 +63,11 @@ def connect(path: Path, *, busy_s: float) -> sqlite3.Connection:
         db.execute(f"PRAGMA {pragma}")
     db.execute(f"PRAGMA journal_size_limit={16 * 2**20}")
     return db
+
+
+def empty(db: sqlite3.Connection) -> bool:
+    """Nothing in it: new, or killed while it was made."""
+    return not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
 
 
 def create(db: sqlite3.Connection, *, partitions: int) -> None:

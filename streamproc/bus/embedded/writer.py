@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -25,9 +25,9 @@ from typing import Any, Protocol
 from streamproc.bus.embedded.gate import Gate
 from streamproc.bus.embedded.place import Place, sync_data
 from streamproc.bus.embedded.reader import settle
-from streamproc.bus.embedded.schema import check, connect, create, meant
+from streamproc.bus.embedded.schema import check, connect, create, empty, meant
 from streamproc.bus.embedded.segments import Segments
-from streamproc.errors import DiskFull, Fatal, Misconfigured, StreamprocError, UnseenEnd
+from streamproc.errors import DiskFull, Fatal, Misconfigured, StreamprocError, Unreachable, UnseenEnd
 
 PARTITIONS = 16
 MERGED = 64
@@ -144,35 +144,33 @@ class Writer:
         place = self._place
         try:
             place.make()
-            self.gate = Gate(place.gate, busy_s=self._busy_s)
+            with ExitStack() as parts:
+                self.gate = Gate(place.gate, busy_s=self._busy_s)
+                parts.callback(self.gate.close)
+                with self.gate.held():
+                    partitions = self._open_database()
+                parts.pop_all()
+                return partitions
+        except sqlite3.Error as e:
+            raise meant(e, place.database, waited_s=self._busy_s) from e
         except OSError as e:
             if e.errno in FULL:
-                raise DiskFull(f"{place.folder}: {e.strerror}. Make room, and open it again") from e
-            raise Misconfigured(f"{place.folder}: {e.strerror}. Name a path that can be written") from e
-        try:
-            with self.gate.held():
-                return self._open_database()
-        except BaseException:
-            self.gate.close()
-            raise
+                raise DiskFull(f"{place.database}: {e.strerror}. Make room, and open it again") from e
+            raise Misconfigured(f"{place.database}: {e.strerror}. Name a path that can be written") from e
 
     def _open_database(self) -> int:
         place = self._place
-        there = place.check_before_opening()
-        try:
-            self.db = connect(place.database, busy_s=self._busy_s)
-            try:
-                if not there:
-                    create(self.db, partitions=self._partitions or PARTITIONS)
-                identity, partitions, commits = check(self.db, place.database, partitions=self._partitions)
-                place.settle(identity)
-                place.check_mark(commits)
-            except BaseException:
-                self.db.close()
-                raise
-        except sqlite3.Error as e:
-            raise meant(e, place.database, waited_s=self._busy_s) from e
-        self._wal = os.open(place.wal, os.O_RDWR | os.O_CLOEXEC)
+        place.check_before_opening()
+        self.db = connect(place.database, busy_s=self._busy_s)
+        with ExitStack() as parts:
+            parts.callback(self.db.close)
+            if place.identity() is None and empty(self.db):
+                create(self.db, partitions=self._partitions or PARTITIONS)
+            identity, partitions, commits = check(self.db, place.database, partitions=self._partitions)
+            place.settle(identity)
+            place.check_mark(commits)
+            self._wal = os.open(place.wal, os.O_RDWR | os.O_CLOEXEC)
+            parts.pop_all()
         return partitions
 
     def _waiting(self) -> tuple[list[Job], bool]:
@@ -248,7 +246,11 @@ class Writer:
                 self._undo()
                 failure = meant(e, self._place.database, waited_s=self._busy_s)
                 if isinstance(failure, UnseenEnd) and not committing:
-                    failure = DiskFull(f"the disk of {self._place.database} failed ({e}). Nothing was written")
+                    failure = Unreachable(
+                        str(self._place.database),
+                        f"the disk failed ({e})",
+                        remedy="Nothing was written. Check the disk",
+                    )
                 raise failure from e
             self._unswept_bytes += TRANSACTION_BYTES + sum(job.work.size_bytes for job in jobs)
             self._checkpoint()
@@ -267,9 +269,8 @@ class Writer:
         db.execute("RELEASE job")
 
     def _undo(self) -> None:
-        with suppress(
-            sqlite3.Error
-        ):  # SQLITE_FULL has rolled back already; what cannot be rolled back was never committed
+        # SQLITE_FULL has rolled back already; what cannot be rolled back was never committed
+        with suppress(sqlite3.Error):
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
 
@@ -293,7 +294,8 @@ class Writer:
                 " End this process and start again"
             )
             raise UnseenEnd(self._broken) from e
-        self._place.set_mark(commits)
+        with suppress(OSError):  # it has landed: a mark that lags is a weaker guard, no failure
+            self._place.set_mark(commits)
 
 
 def fail(jobs: list[Job], failure: BaseException) -> None:
