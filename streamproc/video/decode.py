@@ -44,7 +44,10 @@ async def decode(
 ) -> AsyncGenerator[Step]:
     """All windows of a file from the cursor on, then `ended`. Raises Rejected where nothing of the file can be read."""
     begin, limits = cut.first if cursor is None else cursor, limits or Limits()
-    surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s))
+    try:
+        surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s))
+    except Lost as e:
+        raise Rejected(f"{address.shown}: {e}, {ATTEMPTS} times") from e
     if surveyed.at_once or surveyed.extent is None:
         job = DecodeAll(address, limits, cut, begin, surveyed.slices[0] if surveyed.slices else None)
         steps = _in_one_go(workers, source, job, surveyed.extent)

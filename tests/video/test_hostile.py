@@ -1,0 +1,107 @@
+"""Files that are broken, or made to break: an error that names them, or an outcome for every window."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamproc.errors import Rejected
+from streamproc.video import address, sampling
+from streamproc.video.choice import Every
+from streamproc.video.container import Limits, opened
+from tests.video.files import SLOW, Kind, ffmpeg
+from tests.video.hostile import bases, fates
+
+SMALL = Kind("small", "mp4", f"{SLOW} -g 25", seconds=1)
+
+
+def refused(path: Path, limits: Limits | None = None) -> str:
+    with pytest.raises(Rejected) as told, opened(address.parse(path), limits or Limits()) as video:
+        list(sampling.samples(video, Every(1)))
+    assert str(path) in str(told.value)
+    return str(told.value)
+
+
+async def test_a_hundred_damaged_files_are_rejected_by_name_or_accounted_for(folder: Path, tmp_path: Path) -> None:
+    found = await fates(tmp_path, bases(folder), 100, seed=20)
+    assert not [what for what in found if what.startswith("WRONG")]
+    assert found.total() == 100
+    assert len(found) >= 2, "some are too damaged to be read, and some are not"
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    assert "empty" in refused(tmp_path / "empty.mp4")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    assert "folder" in refused(tmp_path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "none.mp4")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.touch(mode=0)
+    assert "Permission denied" in refused(path)
+
+
+def test_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("<html>" * 1000)
+    assert "not a video" in refused(path)
+
+
+def test_sound_alone_is_refused(folder: Path) -> None:
+    path = folder / "sound.mp4"
+    ffmpeg("-f lavfi -i sine=d=1 -c:a aac", path)
+    assert "no video stream" in refused(path)
+
+
+def test_a_file_without_its_index_is_refused(folder: Path) -> None:
+    path = folder / "no-moov.mp4"
+    whole = SMALL.make(folder).read_bytes()
+    path.write_bytes(whole[: whole.index(b"moov") - 4])
+    refused(path)
+
+
+def test_a_picture_larger_than_allowed_is_refused_before_it_is_decoded(folder: Path) -> None:
+    path = SMALL.make(folder)
+    assert "video.max_pixels allows 6000" in refused(path, Limits(pixels=6000))
+    header = bytearray(SMALL.make(folder).read_bytes())
+    png = folder / "huge.png"
+    ffmpeg("-f lavfi -i color=s=64x64:d=0.04 -frames:v 1", png)
+    header = bytearray(png.read_bytes())
+    header[16:24] = (100_000).to_bytes(4, "big") * 2
+    png.write_bytes(header)
+    refused(png)
+
+
+def test_a_file_longer_or_larger_than_allowed_is_refused(folder: Path) -> None:
+    path = SMALL.make(folder)
+    assert "video.max_duration_s allows" in refused(path, Limits(duration_s=0.5))
+    assert "video.max_bytes allows" in refused(path, Limits(size_bytes=100))
+
+
+def test_nothing_a_decoder_prints_reaches_the_terminal(folder: Path) -> None:
+    path = folder / "flipped.mkv"
+    data = bytearray(Kind("flip", "mkv", f"{SLOW} -g 25", seconds=1).make(folder).read_bytes())
+    for at in range(3000, len(data), 997):
+        data[at] ^= 255
+    path.write_bytes(data)
+    told = subprocess.run(
+        [sys.executable, "-m", "streamproc", "frames", str(path), "--every", "1", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "h264 @" not in told.stderr
+    assert told.stdout.count("\n") > 5, "what can be read is shown"
