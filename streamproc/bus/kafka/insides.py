@@ -143,12 +143,15 @@ class Client:
 
     async def watch(self, topic: str) -> int:
         """Keep metadata of the topic up to date from now on; its number of partitions, 0 where there is no such topic."""
-        partitions = self.inner.cluster.partitions_for_topic(topic)
-        if partitions is None:
+        for pause_s in (0.0, 0.05, 0.2, 0.5):
+            if (partitions := self.inner.cluster.partitions_for_topic(topic)) is not None:
+                return len(partitions)
+            # An update that was under way before the topic was added does not bring it; nor does a broker that has
+            # not heard so far of what another process made a moment ago.
+            await asyncio.sleep(pause_s)
             self.inner.add_topic(topic)
             await self.inner.force_metadata_update()
-            partitions = self.inner.cluster.partitions_for_topic(topic)
-        return len(partitions or ())
+        return len(self.inner.cluster.partitions_for_topic(topic) or ())
 
     def leader(self, at: TopicPartition) -> int | None:
         """The broker to ask, as far as is known."""

@@ -110,6 +110,8 @@ class Intake:
         self._feeds: set[Feed] = set()
         self._asked: dict[int, asyncio.Task[None]] = {}
         """One request under way a broker; it tells of its end by `_changed`, like everything else."""
+        self._away: set[int] = set()
+        """Brokers that do not answer: said once, not ten times a second."""
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"intake {lane}")
 
@@ -171,10 +173,15 @@ class Intake:
                 node, wanted, lane=self._lane, bytes_each=self._each_bytes, bytes_all=AHEAD_BYTES // 4, wait_s=WAIT_S
             )
         except errors.KafkaError as e:
-            log.warning("reading from broker %d: %s; trying again", node, mapped(e, f"broker {node}"))
+            if node not in self._away:
+                self._away.add(node)
+                log.warning("reading waits for broker %d: %s", node, mapped(e, f"broker {node}"))
             await asyncio.sleep(PAUSE_S)
             await self._client.refresh()
             return
+        if node in self._away:
+            self._away.remove(node)
+            log.warning("broker %d answers again", node)
         stale = False
         for found in answer:
             feed = by_place[found.at]

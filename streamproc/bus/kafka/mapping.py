@@ -11,7 +11,7 @@ from aiokafka import errors as e
 from streamproc.errors import Corrupt, Fenced, Misconfigured, StreamprocError, Throttled, TooLarge, Unreachable
 
 ELSEWHERE: dict[str, tuple[type[BaseException], ...]] = {
-    "Is the broker up, and does it advertise an address that can be reached from here? `streamproc doctor` looks.": (
+    "Is the broker up, can the address it advertises be reached from here, does it speak KAFKA_SECURITY_PROTOCOL? `streamproc doctor` looks.": (
         ConnectionError, TimeoutError, OSError, e.KafkaConnectionError, e.NoBrokersAvailable, e.NodeNotReadyError,
         e.KafkaUnavailableError, e.KafkaTimeoutError, e.RequestTimedOutError, e.BrokerNotAvailableError, e.Cancelled,
         e.MetadataEmptyBrokerList, e.CorrelationIdError, e.TooManyInFlightRequests, e.StaleMetadata, e.ListenerNotFound,

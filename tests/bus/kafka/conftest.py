@@ -32,7 +32,7 @@ def bootstrap(_real_kafka: None) -> str:
     return brokers.shared()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_brokers(_real_kafka: None) -> None:
     """For tests that stop or configure brokers of their own."""
     if why := brokers.missing():

@@ -1,0 +1,220 @@
+"""Who gets what: claims, leavers, sleepers; and groups, topics and settings that do not fit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamproc.bus.kafka import Kafka
+from streamproc.bus.kafka.group import Assignor, Claim, Listener, share
+from streamproc.bus.kafka.insides import ConsumerProtocolMemberAssignment, TopicPartition
+from streamproc.errors import Misconfigured, Unreachable
+from tests.bus.kafka.conftest import Open
+from tests.bus.kafka.world import bare, entries, eventually, leases, working
+
+EVEN = [1] * 8
+
+
+def test_the_later_of_two_claims_holds_a_partition() -> None:
+    """The earlier is that of a member who slept through a rebalance."""
+    shares = share({"a-sleeper": Claim([0, 1, 2, 3], 3, EVEN), "b": Claim([2, 3, 4, 5], 7, EVEN)}, EVEN, 8)
+    assert {2, 3, 4, 5} <= set(shares["b"])
+    assert {0, 1} <= set(shares["a-sleeper"])
+
+
+def test_a_leaver_keeps_what_it_holds_and_gets_no_more() -> None:
+    shares = share(
+        {"a": Claim([0, 1], 1, EVEN, leaving=True), "b": Claim([2], 1, EVEN), "c": Claim([], 0, EVEN)}, EVEN, 8
+    )
+    assert shares["a"] == [0, 1]
+    assert sorted(shares["b"] + shares["c"]) == [2, 3, 4, 5, 6, 7]
+    assert len(shares["b"]) == len(shares["c"]) == 3
+
+
+def test_when_all_leave_what_nobody_holds_stays_with_nobody() -> None:
+    assert share({"a": Claim([0], 1, EVEN, leaving=True)}, EVEN, 8) == {"a": [0]}
+
+
+claims = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=2),
+    st.builds(Claim, st.lists(st.integers(0, 9), max_size=10), st.integers(0, 3), st.just(EVEN), st.booleans()),
+    min_size=1,
+)
+
+
+@given(claims)
+def test_no_partition_has_two_owners_and_none_is_forgotten_while_somebody_stays(said: dict[str, Claim]) -> None:
+    shares = share(said, EVEN, 8)
+    given_ = sorted(p for ps in shares.values() for p in ps)
+    assert len(set(given_)) == len(given_)
+    if not all(claim.leaving for claim in said.values()):
+        assert given_ == list(range(8))
+
+
+def assigned(assignor: Assignor, *names: str) -> dict[str, list[int]]:
+    members = {name: assignor.metadata({"t"}) for name in names}
+    given_ = assignor.assign(None, members)
+    return {name: sorted(place.partition for place in said.partitions()) for name, said in given_.items()}
+
+
+def test_partition_p_of_every_topic_goes_to_one_member() -> None:
+    assignor = Assignor(4, lambda: Claim([], 0, [1] * 4))
+    said = assignor.assign(None, {name: assignor.metadata({"s", "t"}) for name in "ab"})
+    for assignment in said.values():
+        by_topic: dict[str, set[int]] = {}
+        for topic, partition in ConsumerProtocolMemberAssignment.decode(assignment.encode()).partitions():
+            by_topic.setdefault(topic, set()).add(partition)
+        assert by_topic["s"] == by_topic["t"]
+
+
+def test_two_assignors_of_one_process_share_nothing() -> None:
+    """aiokafka's sticky one keeps its state on the class."""
+    first, second = (Assignor(4, lambda: Claim([], 0, [1] * 4)) for _ in range(2))
+    assert assigned(first, "a", "b")["a"] != [0, 1, 2, 3]
+    assert assigned(second, "a") == {"a": [0, 1, 2, 3]}
+    assert not first.lopsided()
+
+
+def test_the_leader_sees_when_streams_have_become_uneven() -> None:
+    weights = [0] * 8
+    assignor = Assignor(8, lambda: Claim([], 0, list(weights)))
+    assigned(assignor, "a", "b")
+    assert not assignor.lopsided()
+    weights[:] = [100, 0, 100, 0, 100, 0, 100, 0]
+    uneven = assignor.lopsided()
+    weights[:] = [50] * 8
+    assert uneven != assignor.lopsided() or not uneven
+    assignor.lead_no_more()
+    assert not assignor.lopsided()
+
+
+def test_a_leader_that_knows_no_stream_yet_goes_by_what_the_others_know() -> None:
+    assignor = Assignor(4, lambda: Claim([], 0, [0] * 4))
+    known = msgspec.json.encode(Claim([], 0, [90, 30, 30, 30]))
+    members = {"new": assignor.metadata({"t"}), "old": assignor.metadata({"t"})}
+    members["old"].user_data = known
+    shares = {name: [p.partition for p in said.partitions()] for name, said in assignor.assign(None, members).items()}
+    assert [0] in shares.values()
+
+
+def test_an_error_in_a_callback_is_handed_on_and_not_swallowed() -> None:
+    def broken(_: set[int]) -> None:
+        raise ValueError("in a callback")
+
+    heard: list[BaseException] = []
+    Listener(broken, heard.append).on_partitions_assigned([TopicPartition("t", 0)])
+    assert [str(e) for e in heard] == ["in a callback"]
+
+
+# on a broker --------------------------------------------------------------------------------------------------------
+
+kafka = pytest.mark.kafka
+
+
+@kafka
+async def test_members_say_who_holds_what_and_a_join_and_a_leave_settle(open_bus: Open) -> None:
+    bus, other = await open_bus(partitions=4), await open_bus(partitions=4)
+    await bus.create([bare("in")])
+    assert await bus.members("svc") == {}
+    for p in range(4):
+        await bus.publish(entries(1, partition=p))
+    async with working(bus) as first:
+        before = await leases(first, 4)
+        async with working(other) as second:
+            moved = await leases(second, 2)
+            assert sorted(len(ps) for ps in (await bus.members("svc")).values()) == [2, 2]
+            assert sum(lease.lost.is_set() for lease in before) == 2, "those who stay keep what they hold"
+        back = await leases(first, 2)
+        assert {lease.partition for lease in back} == {lease.partition for lease in moved}
+    assert await bus.members("svc") == {}
+
+
+@kafka
+async def test_two_services_of_one_process_each_have_all_partitions(bus: Kafka) -> None:
+    await bus.publish(entries(1) + entries(1, partition=1))
+    async with working(bus, "one") as one, working(bus, "two") as two:
+        for member in (one, two):
+            assert [lease.partition for lease in await leases(member, 2)] == [0, 1]
+
+
+@kafka
+async def test_deployments_with_different_prefixes_do_not_meet(bus: Kafka, open_bus: Open, prefix: str) -> None:
+    other = await open_bus(prefix=prefix + "b.")
+    await other.create([bare("in")])
+    await bus.publish(entries(1))
+    assert await other.topics() == {"in": 2}
+    assert (await other.span("in", 0)).end == 0
+
+
+@kafka
+async def test_a_group_held_by_a_foreign_program_is_named(bus: Kafka) -> None:
+    group = bus.names.group("svc")
+    foreign = AIOKafkaConsumer(bus.names.topic("in"), bootstrap_servers=bus.bootstrap, group_id=group)
+    await foreign.start()
+    try:
+        with pytest.raises(Unreachable, match="used by another program") as e:
+            async with working(bus):
+                pass
+        assert group in e.value.hop
+    finally:
+        await foreign.stop()
+
+
+@kafka
+async def test_a_missing_topic_is_named_with_the_command_that_makes_it(bus: Kafka) -> None:
+    with pytest.raises(Unreachable, match=r"nowhere.*topics create"):
+        async with working(bus, topics=["in", "nowhere"]):
+            pass
+    with pytest.raises(Unreachable, match="topics create"):
+        await bus.read("nowhere", 0, 0, max_records=1, max_bytes=1)
+
+
+@kafka
+async def test_topics_with_another_number_of_partitions_are_refused_and_named(bus: Kafka, open_bus: Open) -> None:
+    other = await open_bus(partitions=3)
+    with pytest.raises(Misconfigured, match="in has 2"):
+        await other.create([bare("in")])
+    with pytest.raises(Unreachable, match="2 partitions"):
+        async with working(other):
+            pass
+
+
+@kafka
+async def test_a_deployments_own_topics_are_checked_when_it_is_opened(bus: Kafka, open_bus: Open) -> None:
+    await bus.create([bare("windows")])
+    with pytest.raises(Misconfigured, match="windows has 2"):
+        await open_bus(partitions=4)
+
+
+@kafka
+async def test_creating_again_changes_nothing_and_two_at_once_agree(bus: Kafka, open_bus: Open) -> None:
+    other = await open_bus()
+    await asyncio.gather(bus.create([bare("new"), bare("in")]), other.create([bare("new"), bare("in")]))
+    assert (await bus.topics())["new"] == 2
+
+
+@kafka
+async def test_spreads_follow_the_streams_when_they_come_later(open_bus: Open) -> None:
+    bus, other = await open_bus(partitions=4), await open_bus(partitions=4)
+    await bus.create([bare("in")])
+    for p in range(4):
+        await bus.publish(entries(1, partition=p))
+    weights = [0] * 4
+    async with (
+        bus.join("svc", ["in"], weights=lambda: weights),
+        other.join("svc", ["in"], weights=lambda: weights),
+    ):
+
+        async def even() -> bool:
+            loads = [sum(weights[p] for p in ps) for ps in (await bus.members("svc")).values()]
+            return len(loads) == 2 and max(loads) <= 0.6 * sum(weights)
+
+        held = next(iter((await bus.members("svc")).values()))
+        for p in held:  # all the streams there are come to one of the two
+            weights[p] = 100
+        await eventually(even)
