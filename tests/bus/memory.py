@@ -251,6 +251,7 @@ class MemoryBus:
     """One process's view of a `MemoryLog`."""
 
     lease_type = MemoryLease
+    table_type = MemoryTable
 
     def __init__(self, log: MemoryLog, *, partitions: int | None = None) -> None:
         self.log = log
@@ -361,7 +362,7 @@ class MemoryBus:
         await self.breath(self.log.read_s)
         table = self._tables.get((topic, partition))
         if table is None:
-            table = self._tables[topic, partition] = MemoryTable(self, topic, partition)
+            table = self._tables[topic, partition] = self.table_type(self, topic, partition)
         return table
 
     # services
