@@ -75,7 +75,10 @@ class Lease(Protocol):
         """
 
     async def land(self, landing: Landing) -> None:
-        """All of it, or Fenced, UnseenEnd or DiskFull. One landing at a time; nothing raises once it is known to have landed."""
+        """All of it, or Fenced, UnseenEnd, or DiskFull or Unreachable with nothing landed.
+
+        One landing at a time; nothing raises once it is known to have landed.
+        """
 
     async def renew(self) -> None:
         """After UnseenEnd: fence, then read state, progress and serial again. Fenced if the partition is no longer ours.

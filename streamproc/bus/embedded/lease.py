@@ -208,7 +208,10 @@ class LeaseLanding:
 
 def load(db: sqlite3.Connection, lease: int, parts: Iterable[Part], *, prefix: str) -> Loaded:
     """What landed under a lease that is ours: nobody else can change it while we read."""
-    [[serial]] = db.execute("SELECT serial FROM lease WHERE id = ?", (lease,)).fetchall()
+    found = db.execute("SELECT serial FROM lease WHERE id = ?", (lease,)).fetchall()
+    if not found:
+        raise Fenced("the service was forgotten while we were stopped")
+    [[serial]] = found
     state = db.execute("SELECT key, value FROM state WHERE lease = ?", (lease,)).fetchall()
     bases = db.execute("SELECT name, base FROM progress JOIN topic ON id = topic WHERE lease = ?", (lease,)).fetchall()
     progress = {name.removeprefix(prefix): base for name, base in bases}

@@ -13,7 +13,7 @@ from streamproc.bus.embedded.lease import EmbeddedLease, load
 from streamproc.bus.embedded.log import Part
 from streamproc.bus.embedded.presence import Standing
 from streamproc.bus.embedded.writer import Plain
-from streamproc.errors import Misconfigured, Retryable
+from streamproc.errors import Fenced, Misconfigured, Retryable
 
 if TYPE_CHECKING:
     from streamproc.bus.embedded.bus import Embedded
@@ -127,7 +127,11 @@ class EmbeddedMembership:
             return
         parts: list[Part] = [self._bus.catalog.part(topic, row.partition) for topic in self._topics]
         prefix = self._bus.catalog.prefix
-        loaded = await self._bus.reader.call(lambda db: load(db, row.id, parts, prefix=prefix))
+        try:
+            loaded = await self._bus.reader.call(lambda db: load(db, row.id, parts, prefix=prefix))
+        except Fenced as e:
+            log.warning("%s[%d]: %s", self._service, row.partition, e)
+            return
         lease = EmbeddedLease(
             self._bus,
             self._service,

@@ -1,5 +1,6 @@
 """Who is alive: for each process that works a locked byte, which its death frees at once, and a heartbeat, which its
-stopping lets go stale. One file for all; ids of processes are never used twice.
+stopping lets go stale. One file for all; ids of processes are never used twice. (A byte for each process and not for each
+lease: leases live and die with their process, and a hundred of them cost one heartbeat.)
 
 POSIX locks belong to the process, and closing *any* descriptor of the file drops them all. So the file is open once per
 process however many buses are, and which bytes are ours the process itself keeps in mind.

@@ -60,14 +60,14 @@ class Wake:
         for name in self._others:
             try:
                 self._socket.sendto(b"\0", str(folder / name))
-            except BlockingIOError:  # enough bytes wait there: it will look anyway
-                pass
             except FileNotFoundError:
                 self._listed_ns = -1
             except ConnectionRefusedError:  # killed: nobody has it open, and nobody else clears up after it
                 with suppress(FileNotFoundError):
                     os.unlink(folder / name)
                 self._listed_ns = -1
+            except OSError:  # its buffer is full: enough bytes wait there, it will look anyway
+                continue
 
     def close(self) -> None:
         self._socket.close()

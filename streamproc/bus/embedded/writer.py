@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from streamproc.bus.embedded.gate import Gate
-from streamproc.bus.embedded.place import Place, sync_data
+from streamproc.bus.embedded.place import Place, sync_data, sync_folder
 from streamproc.bus.embedded.reader import settle
 from streamproc.bus.embedded.schema import check, connect, create, empty, meant
 from streamproc.bus.embedded.segments import Segments
@@ -170,6 +170,7 @@ class Writer:
             place.settle(identity)
             place.check_mark(commits)
             self._wal = os.open(place.wal, os.O_RDWR | os.O_CLOEXEC)
+            sync_folder(place.database.parent)  # a WAL whose name the disk does not have is no WAL
             parts.pop_all()
         return partitions
 
