@@ -88,16 +88,14 @@ def test_vllms_own_parser_takes_every_flag(name: str) -> None:
     arguments = command(card(name), weights="/weights", load=_load(card(name)))
     script = (
         "import sys\n"
-        "from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args\n"
-        "try:\n"
-        "    from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
-        "except ImportError:\n"
-        "    from vllm.utils import FlexibleArgumentParser\n"
-        "said = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])\n"
-        "validate_parsed_serve_args(said)\n"
+        "from vllm.entrypoints.cli.serve import ServeSubcommand\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "parser, serve = FlexibleArgumentParser(), ServeSubcommand()\n"
+        "serve.subparser_init(parser.add_subparsers())\n"
+        "serve.validate(parser.parse_args(sys.argv[1:]))\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", script, *arguments[2:]], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", script, *arguments[1:]], capture_output=True, text=True, timeout=100, check=False
     )
     assert told.returncode == 0, told.stderr
 

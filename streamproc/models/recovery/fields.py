@@ -118,7 +118,7 @@ def _written(read: ladder.Read, properties: Mapping[str, Schema], *, cut: bool) 
             said.setdefault(known, value.strip(_TRIM))
     if said:
         return said, ["lines"]
-    if len(properties) == 1 and text and not cut and "\n" not in text.strip() and not read.values:
+    if len(properties) == 1 and text and not cut and not any(isinstance(v, list | dict) for v in read.values):
         (name,) = properties
         if "string" not in _types(properties[name]):  # a sentence is no answer to a question of one word
             return {name: text.strip(_TRIM + ".")}, ["bare"]

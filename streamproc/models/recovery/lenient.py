@@ -33,7 +33,9 @@ _KEY_NEXT: Final = (
 )
 _AFTER_VALUE: Final = re.compile(rf"\s*+(?:,?\s*+(?:{_KEY_NEXT}|[}}\]]|$)|,\s*+(?://|/\*|\#|\{{))")
 """A quote ends a value of an object only where the object goes on or ends: apostrophes and inner quotes do not."""
-_AFTER_ITEM: Final = re.compile(rf"\s*+(?:,\s*+[{_ANY_QUOTE}{{\[\d-]|,?\s*+(?:[}}\]]|$))")
+_AFTER_ITEM: Final = re.compile(
+    rf"\s*+(?:,\s*+(?:[{_ANY_QUOTE}{{\[\d+.-]|(?:true|false|null|none|nan)\b)|,?\s*+(?:[}}\]]|$))", re.IGNORECASE
+)
 _QUOTED_KEY: Final = re.compile(rf"[{_ANY_QUOTE}]([^{_ANY_QUOTE}{{}}\[\]\n]{{0,{LONGEST_KEY}}})[{_ANY_QUOTE}](?=\s*+:)")
 
 _WORDS: Final = {

@@ -106,14 +106,18 @@ def _broken(rng: random.Random, text: str) -> str:
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,3}))?")
 
 
 def invented(text: str, answer: Answer) -> str | None:
     """What of an answer is not in the text, word by word and number by number."""
     plain = _unescaped(_unescaped(text))  # twice: JSON may stand in a string of JSON
     words = set(_WORD.findall(f"{text} {plain}".lower()))
-    numbers = {float(n) for n in _NUMBER.findall(f"{text} {plain}")}
+    numbers = {
+        float(f"{number[:300]}e{power}")
+        for number, exponent in _NUMBER.findall(f"{text} {plain}")
+        for power in ("0", exponent or "0")
+    }
     for event in answer.events:
         for said in (event.said or event.label, event.team, event.details):
             for word in _WORD.findall((said or "").lower()):

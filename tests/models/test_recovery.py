@@ -1,0 +1,314 @@
+"""How model text is read: a corpus with its labels, strings that no model would write, and single rules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamproc.models.recovery import ladder
+from streamproc.models.recovery.events import Event, confidence, described, events
+from streamproc.models.recovery.fields import fields
+from streamproc.models.recovery.labels import Labels
+from streamproc.models.recovery.lenient import scan
+from streamproc.models.recovery.nothing import says_nothing
+from tests.models.corpus.answers import PROMPT, SOCCER, Case, cases
+from tests.models.corpus.fuzz import invented, strings
+
+CASES = list(cases())
+KINDS = list(dict.fromkeys(c.kind for c in CASES))
+
+
+def of(kind: str) -> list[Case]:
+    return [c for c in CASES if c.kind == kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_of_the_corpus_is_read_as_it_is_labelled(kind: str) -> None:
+    for case in of(kind):
+        read = events(case.raw, SOCCER, prompt=case.prompt, cut=case.cut)
+        assert (read.outcome, read.events) == (case.outcome, case.events), case.raw
+        assert read.how, "an answer always says how it was read"
+
+
+def test_the_corpus_holds_at_least_500_answers_of_50_kinds() -> None:
+    assert len({c.raw for c in CASES}) >= 500
+    assert len(KINDS) >= 50
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith(("odd", "unreadable"))])
+def test_the_corpus_invents_nothing_by_its_own_judge(kind: str) -> None:
+    for case in of(kind):
+        assert invented(case.raw, events(case.raw, SOCCER, prompt=case.prompt, cut=case.cut)) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_the_text_nothing_is_invented_and_nothing_fails(seed: int) -> None:
+    """The short form: `python -m tests.bench recovery` reads a million."""
+    outcomes = Counter[str]()
+    for text in strings(seed, 2500):
+        read = events(text, SOCCER, prompt=PROMPT if seed % 2 else None, cut=seed > 1)
+        assert invented(text, read) is None, text
+        msgspec.json.encode(read)
+        outcomes[read.outcome] += 1
+        if read.outcome == "unreadable":
+            assert not read.events
+    assert min(outcomes["done"], outcomes["unreadable"]) > 500, "the strings have become too easy, or too hard"
+
+
+def test_the_judge_of_invention_sees_a_planted_invention() -> None:
+    text = '[{"label": "Goal", "confidence": 0.9}]'
+    read = events(text, SOCCER)
+    assert invented(text, read) is None
+    assert invented(text, msgspec.structs.replace(read, events=(Event(label="Foul"),)))
+    assert invented(text, msgspec.structs.replace(read, events=(Event(label="Goal", confidence=0.5),)))
+    assert invented(text, msgspec.structs.replace(read, events=(Event(label="Goal", team="home"),)))
+
+
+@given(st.text())
+def test_any_text_is_read_the_same_twice(text: str) -> None:
+    assert events(text, SOCCER) == events(text, SOCCER)
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["label", "team", "details", "confidence", "x"]),
+            st.none() | st.booleans() | st.text() | st.integers(-5, 200) | st.floats(),
+        )
+    )
+)
+def test_values_of_any_type_in_sound_json_make_no_trouble(value: list[dict[str, object]]) -> None:
+    text = orjson.dumps(value).decode()
+    read = events(text, SOCCER)
+    assert invented(text, read) is None
+    assert all(e.confidence is None or 0 <= e.confidence <= 1 for e in read.events)
+
+
+# the ladder ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ('[{"label": "Goal"}]', "json"),
+        ('```json\n[{"label": "Goal"}]\n```', "fenced"),
+        ('I see: [{"label": "Goal"}].', "embedded"),
+        ("[{'label': 'Goal'}]", "lenient"),
+        ('[{"label": "Goal"}', "lenient, closed"),
+        ('[{"label": "Goal"}, {"la', "lenient, cut"),
+        ("1. Goal (home, 0.9)", "list"),
+        ("None.", "null"),
+        ("[]", "json, null"),
+        ('<think>hm</think>[{"label": "Goal"}]', "thoughts, json"),
+        (f'{PROMPT}\n[{{"label": "Goal"}}]', "echo, json"),
+        ('[{"label": "Goal"}]' * 3, "embedded, repeats"),
+        ('[{"label": "goal"}]', "json, labels"),
+        ("The players walk.", "text"),
+        (PROMPT, "echo"),
+    ],
+)
+def test_an_answer_says_by_which_rungs_it_was_read(text: str, how: str) -> None:
+    assert events(text, SOCCER, prompt=PROMPT).how == how
+
+
+def test_the_prompts_own_example_may_be_the_answer() -> None:
+    prompt = (
+        'Say what happens. Where nothing does answer with the empty list:\n{"events": [], "reason": "nothing happens"}'
+    )
+    assert events('{"events": [], "reason": "nothing happens"}', prompt=prompt).outcome == "done"
+
+
+def test_what_is_far_too_long_is_read_as_far_as_it_goes() -> None:
+    text = '[{"label": "Goal"}, ' + "'" * 10_000_000
+    read = events(text, SOCCER)
+    assert [e.label for e in read.events] == ["Goal"]
+    assert "cut" in read.how
+
+
+def test_ten_megabytes_of_sound_json_are_not_read_for_ever() -> None:
+    text = orjson.dumps([{"label": "Goal", "details": str(i)} for i in range(200_000)]).decode()
+    assert len(events(text, SOCCER).events) <= 256
+
+
+def test_nesting_without_end_is_no_event() -> None:
+    for text in ('{"events":' * 900 + "[]" + "}" * 900, "[" * 5000, '{"a":' * 5000, "[[" * 400 + "]]" * 400):
+        assert events(text, SOCCER).events == ()
+
+
+def test_lenient_reading_agrees_with_json_where_there_is_json() -> None:
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-1000, 1000) | st.text(alphabet="ab \n{}[],:'é", max_size=8),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=3), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ).filter(lambda v: isinstance(v, list | dict))
+    )
+    def agrees(value: object) -> None:
+        # Quotes that end where an object could go on are the price of reading quotes within quotes: none in the alphabet.
+        assert scan(orjson.dumps(value).decode()).values[:1] == [value]
+
+    agrees()
+
+
+# single rules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "is_"),
+    [
+        *((0, 0.0), (1, 1.0), (0.5, 0.5), (85, 0.85), (100, 1.0), (1.5, None), (10, None), (101, None), (-0.1, None)),
+        *(("0.5", 0.5), (".5", 0.5), ("85%", 0.85), ("85 %", 0.85), ("120%", None), ("7/10", 0.7), ("70/100", 0.7)),
+        *(("high", None), ("0.8-0.9", None), ("~0.8", None), (True, None), (None, None), ([0.5], None)),
+        *((float("nan"), None), (float("inf"), None), ("", None), ("1e-1", None)),
+    ],
+)
+def test_confidence_is_a_share_or_refused(said: object, is_: float | None) -> None:
+    assert confidence(said) == (None if is_ is None else pytest.approx(is_))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["No goal, but a foul by home", "Nothing but net! Goal by home", "None of them scored, red card", "No. 10 scores"],
+)
+def test_a_sentence_that_says_something_is_not_the_null_class(text: str) -> None:
+    assert not says_nothing(text)
+
+
+def test_an_event_of_no_label_keeps_what_it_was_called() -> None:
+    (event,) = events('[{"label": "Header", "details": "wide"}]', SOCCER).events
+    assert (event.label, described(event)) == ("other", "Header: wide")
+
+
+def test_without_a_task_labels_stay_as_they_were_said() -> None:
+    (event,) = events('[{"label": "Header"}]').events
+    assert (event.label, event.said) == ("Header", None)
+
+
+def test_other_names_must_stand_for_labels() -> None:
+    with pytest.raises(ValueError, match="'Gaol' has other names and is no label"):
+        Labels(["Goal"], {"Tor": "Gaol"})
+
+
+# fields -------------------------------------------------------------------------------------------------------------
+
+CAPTION = {
+    "properties": {
+        "scene": {"type": "string"},
+        "incident": {"enum": [1, 0, -1]},
+        "severity": {"enum": ["none", "minor", "major"]},
+        "ego": {"type": "boolean"},
+        "cars": {"type": "integer", "minimum": 0, "maximum": 50},
+        "speed": {"type": ["number", "null"]},
+        "hazards": {"type": "array", "items": {"enum": ["ice", "fog"]}},
+    },
+    "required": ["scene", "incident"],
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "is_"),
+    [
+        ('{"incident": 1}', {"incident": 1}),
+        ('{"incident": "1"}', {"incident": 1}),
+        ('{"incident": "-1", "Severity": "MINOR"}', {"incident": -1, "severity": "minor"}),
+        ('{"severity": "None"}', {"severity": "none"}),
+        ('{"severity": "majjor"}', {"severity": "major"}),
+        ('{"ego": "yes", "cars": "3"}', {"ego": True, "cars": 3}),
+        ('{"ego": 0, "cars": 3.0}', {"ego": False, "cars": 3}),
+        ('{"speed": null}', {"speed": None}),
+        ('{"speed": "n/a"}', {"speed": None}),
+        ('{"speed": "12.5"}', {"speed": 12.5}),
+        ('{"hazards": ["ice", "lava", "fog"]}', {"hazards": ["ice", "fog"]}),
+        ('{"scene": 5}', {"scene": "5"}),
+        ("{'scene': 'it's wet', 'ego': False}", {"scene": "it's wet", "ego": False}),
+        ("**Scene:** wet road\n**Incident:** 1", {"scene": "wet road", "incident": 1}),
+        ('{"answer": {"scene": "wet"}}', {"scene": "wet"}),
+        ('Draft: {"cars": 1}. Final: {"cars": 2, "ego": true}', {"cars": 2, "ego": True}),
+    ],
+)
+def test_fields_are_held_to_their_schema(said: str, is_: dict[str, object]) -> None:
+    read = fields(said, CAPTION)
+    assert read.values == is_
+    assert read.outcome == "done"
+    assert set(read.missing) == {"scene", "incident"} - set(is_)
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ('{"incident": 2, "scene": "a"}', {"incident": 2}),
+        ('{"cars": -1, "scene": "a"}', {"cars": -1}),
+        ('{"cars": 2.5, "scene": "a"}', {"cars": 2.5}),
+        ('{"cars": "many", "scene": "a"}', {"cars": "many"}),
+        ('{"severity": "catastrophic", "scene": "a"}', {"severity": "catastrophic"}),
+        ('{"ego": "perhaps", "scene": "a"}', {"ego": "perhaps"}),
+    ],
+)
+def test_what_a_schema_does_not_allow_is_kept_beside_it(said: str, refused: dict[str, object]) -> None:
+    read = fields(said, CAPTION)
+    assert (read.values, read.refused) == ({"scene": "a"}, refused)
+
+
+@pytest.mark.parametrize("said", ["", "I cannot see that.", '{"other": 1}', "[]", '{"scene": "a', "Scene"])
+def test_where_no_field_was_said_the_answer_is_unreadable(said: str) -> None:
+    read = fields(said, CAPTION, cut=True)
+    assert (read.outcome, read.values) == ("unreadable", {})
+
+
+def test_one_field_alone_may_be_answered_bare() -> None:
+    frame = {"properties": {"frame": {"type": "integer", "minimum": 1}}, "required": ["frame"]}
+    assert fields("120", frame).values == {"frame": 120}
+    assert fields("120.", frame).how == "bare"
+    assert fields('{"frame": 120}', frame).values == {"frame": 120}
+    assert fields("0", frame).outcome == "unreadable"
+    assert fields("I think it is 120", frame).outcome == "unreadable"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_fields_of_any_text_make_no_trouble(seed: int) -> None:
+    for text in strings(seed, 1500):
+        msgspec.json.encode(fields(text, CAPTION).values)
+        assert isinstance(ladder.read(text).values, tuple)
+
+
+# the command --------------------------------------------------------------------------------------------------------
+
+
+def recovered(lines: bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "streamproc", "recover"], input=lines, capture_output=True, timeout=60, check=False
+    )
+
+
+def test_the_command_answers_a_line_for_each_line() -> None:
+    told = recovered(b'{"raw": "None."}\n{"raw": "[{\'label\': \'Goal\'}"}\n{"raw": "hm"}\n')
+    assert told.returncode == 0, told.stderr
+    assert [orjson.loads(line) for line in told.stdout.splitlines()] == [
+        {"outcome": "done", "how": "null", "events": []},
+        {"outcome": "done", "how": "lenient, closed", "events": [{"label": "Goal"}]},
+        {"outcome": "unreadable", "how": "text", "events": []},
+    ]
+
+
+def test_the_command_knows_a_prompt_and_an_end_by_length() -> None:
+    told = recovered(
+        orjson.dumps({"raw": PROMPT, "prompt": PROMPT})
+        + b'\n{"raw": "[{\\"label\\": \\"Goal\\"}", "finish": "length"}\n'
+    )
+    assert [orjson.loads(line)["how"] for line in told.stdout.splitlines()] == ["echo", "lenient, cut"]
+
+
+def test_a_line_that_is_none_of_ours_is_answered_too_and_told() -> None:
+    told = recovered(b'nonsense\n{"raw": 3}\n\n\xff\xfe\n{"raw": "None"}\n')
+    assert told.returncode == 1
+    assert len(told.stdout.splitlines()) == 5
+    assert told.stderr.decode().count("is not {") == 4
