@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
@@ -45,6 +46,9 @@ class Record:
     sent_bytes: int = 0
 
 
+TRIAL_S: Final = 30.0
+
+
 class Desk:
     def __init__(
         self,
@@ -72,6 +76,9 @@ class Desk:
     ) -> Heard:
         """Sends it and keeps the books, whatever becomes of it; the place at the replica is given back."""
         began = self.clock()
+        if replica.circuit.state == "trying" and self.late_s is not None:
+            # Everybody waits for what this one call shows, so it gets what a good call needs, and not all that it may have.
+            deadline_s = min(deadline_s, max(TRIAL_S, 10 * self.late_s))
         outcome, heard = "cancelled", None
         try:
             heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data)

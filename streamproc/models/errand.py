@@ -7,7 +7,7 @@ others, asked after it, went through; where there are no others, a canary is ask
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, U
 from streamproc.messages import Tokens
 from streamproc.models.desk import Desk
 from streamproc.models.endpoint import Call, Heard
-from streamproc.models.prompt import Prompt
+from streamproc.models.prompt import BYTES_PER_TOKEN, Prompt
 from streamproc.models.replicas import Replica
 from streamproc.models.reply import Reply
 
@@ -41,6 +41,8 @@ class Answer:
 
     model: str
     """Who answered: the one that was asked, or its stand-in."""
+    prompt: str
+    """Hash of the prompt, pictures left out."""
     reply: Reply
     tokens: Tokens
     queued_s: float
@@ -87,19 +89,24 @@ class Errand:
                 self.last, self.tried = replica, True
                 await self._judge(desk, e)
                 continue
-            tokens = heard.reply.tokens or Tokens(into=0, out=0)
+            tokens = heard.reply.tokens or _estimated(self.call, heard.reply)
             return Answer(
                 model=desk.model.name,
+                prompt=self.call.prompt.digest,
                 reply=heard.reply,
                 tokens=tokens,
                 queued_s=began - asked_at,
                 served_s=desk.clock() - winner_began,
                 attempts=self.attempts,
                 money=desk.model.price(tokens),
-                notes=heard.notes
-                if desk.model.name == self.model
-                else (f"answered by {desk.model.name}: {self.model} is out", *heard.notes),
+                notes=(*self._notes(desk, heard), *heard.notes),
             )
+
+    def _notes(self, desk: Desk, heard: Heard) -> Iterator[str]:
+        if desk.model.name != self.model:
+            yield f"answered by {desk.model.name}: {self.model} is out"
+        if heard.reply.tokens is None:
+            yield "tokens estimated from the text: the server counts none"
 
     def _others(self, desk: Desk) -> bool:
         return any(r is not self.last and r.circuit.state == "closed" for r in desk.replicas.all)
@@ -188,3 +195,9 @@ class Errand:
         second = desk.replicas.second(self.stream, not_at=frozenset((first,)))
         desk.hedges += second is not None
         return second
+
+
+def _estimated(call: Call, reply: Reply) -> Tokens:
+    """Budgets must end also where nobody counts."""
+    said = sum(len(s.text.encode()) + len((s.reasoning or "").encode()) for s in reply.samples)
+    return Tokens(into=call.prompt.text_tokens, out=said // BYTES_PER_TOKEN)

@@ -82,7 +82,7 @@ _TOKENS: Final = re.compile(
     re.I,
 )
 _MEMORY: Final = re.compile(r"out of memory|outofmemory", re.I)
-_FILTERED: Final = re.compile(r"content[_ ](?:filter|policy)|responsible ?ai", re.I)
+_FILTERED: Final = re.compile(r"content[_ ](?:filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
 _SPENT: Final = re.compile(
     r"insufficient[_ ](?:quota|credit|balance)|per[-_ ]?day|daily|exceeded your current quota", re.I
 )

@@ -17,14 +17,36 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import httpx2
+
 from streamproc.errors import Misconfigured, Unreachable
-from streamproc.models.budget import Budgets
+from streamproc.messages import Tokens
+from streamproc.models.budget import Budgets, Quota
+from streamproc.models.card import Served
 from streamproc.models.desk import Desk, Model, Record
-from streamproc.models.endpoint import Call
+from streamproc.models.endpoint import Call, endpoints
 from streamproc.models.errand import Answer, Errand
+
+
+def model_of(
+    served: Served,
+    *,
+    environ: Mapping[str, str],
+    transport: httpx2.AsyncBaseTransport,
+    quota: Quota | None = None,
+    stand_ins: tuple[str, ...] = (),
+) -> Model:
+    """A model where it is served, as its card says; its URLs weigh the same."""
+
+    def price(tokens: Tokens) -> float:
+        asked = served.card.price
+        return asked.of(into=tokens.into, cached=tokens.cached, out=tokens.out) if asked else 0.0
+
+    replicas = [(e, 1.0) for e in endpoints(served, environ=environ, transport=transport)]
+    return Model(name=served.name, endpoints=replicas, price=price, quota=quota, stand_ins=stand_ins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,4 +153,4 @@ class Pool:
         return next((self._desks[n] for n in names if self._desks[n].replicas.up()), own)
 
 
-__all__ = ["Answer", "Model", "Pool", "Record", "ReplicaStatus", "Status"]
+__all__ = ["Answer", "Model", "Pool", "Record", "ReplicaStatus", "Status", "model_of"]

@@ -16,9 +16,11 @@ import pybase64
 import simplejpeg
 
 from streamproc.errors import Rejected, Retryable
-from streamproc.models.endpoint import Endpoint, same_model
+from streamproc.models.card import Served
+from streamproc.models.endpoint import Endpoint, endpoints, same_model
 from streamproc.models.failures import CacheMiss, TooMuch
 from streamproc.models.reply import Reply
+from streamproc.models.transport import AiohttpTransport
 
 DEADLINE_S: Final = 60.0
 
@@ -216,6 +218,13 @@ class Probe:
         except Rejected as e:
             return Finding("context", "unclear", str(e)[:200])
         return Finding("context", "unclear", "it takes any number of tokens to answer with, and does not say its own")
+
+
+async def check(served: Served, *, environ: Mapping[str, str], fresh: str) -> dict[str, list[Finding]]:
+    """Each replica's URL and what it honours. Raises where one is not there."""
+    async with AiohttpTransport() as transport:
+        replicas = endpoints(served, environ=environ, transport=transport)
+        return {replica.url: await Probe(replica, fresh=fresh).all() for replica in replicas}
 
 
 def _text(text: str) -> Part:

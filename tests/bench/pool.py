@@ -107,11 +107,11 @@ def found(before: dict[str, Any], after: dict[str, Any] | None, seed: int) -> tu
     async def main() -> tuple[float, float]:
         limiter, server = Limiter(), Server(**before, seed=seed)
         if after is None:
-            return speed(await driven(limiter, server, until=90), 30, 90)
+            return speed(await driven(limiter, server, until=75), 30, 75)
         await driven(limiter, server, until=60)
         for name, value in after.items():
             setattr(server, name, value)
-        return speed(await driven(limiter, server, until=150), 90, 150)
+        return speed(await driven(limiter, server, until=135), 90, 135)
 
     throughput, late_s = virtually(main)
     most, least_s = best(tuple(sorted((before | (after or {})).items())))

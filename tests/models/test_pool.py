@@ -432,3 +432,41 @@ def test_what_does_not_fit_together_is_said_at_the_start() -> None:
             await a_pool(Simulated()).ask("y", CALL, stream="s")
 
     virtually(main)
+
+
+def test_a_trial_that_hangs_does_not_keep_everybody_waiting_for_its_deadline() -> None:
+    async def main() -> list[float]:
+        replica = Simulated()
+        pool = a_pool(replica)
+
+        async def accident() -> None:
+            await asyncio.sleep(20)
+            replica.wrong = raises(ServerFailed("500"))
+            await asyncio.sleep(20)
+            replica.wrong = _hang
+            await asyncio.sleep(60)
+            replica.wrong = None
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(accident())
+            task = group.create_task(busy(pool, callers=16, until=200))
+        return task.result()
+
+    assert rate(virtually(main), 150, 200) > 30
+
+
+def test_tokens_nobody_counted_are_estimated_and_said_so() -> None:
+    async def main() -> Answer:
+        silent = Reply(samples=(Sample(text="a" * 300, finish="stop"),), model="m", tokens=None)
+
+        class Silent(Simulated):
+            async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
+                return Heard(reply=silent)
+
+        pool = a_pool(Silent(), budgets=Budgets({"task": Limits(tokens=1000)}))
+        return await pool.ask("m", CALL, stream="s", budgets=("task",))
+
+    answer = virtually(main)
+    assert answer.tokens.out == 100
+    assert "estimated" in answer.notes[0]
+    assert answer.prompt == CALL.prompt.digest

@@ -6,9 +6,10 @@ import pytest
 
 from streamproc.errors import Unreachable
 from streamproc.models.body import Manner
+from streamproc.models.card import served
 from streamproc.models.endpoint import Endpoint
 from streamproc.models.observer import ABILITIES, Settings, running
-from streamproc.models.probe import Finding, Probe
+from streamproc.models.probe import Finding, Probe, check
 from streamproc.models.transport import AiohttpTransport
 from tests.models.test_endpoint import _response, speaking
 
@@ -39,6 +40,15 @@ async def test_a_server_that_honours_everything_is_told_so() -> None:
 async def test_what_is_passed_over_in_silence_is_noticed(ability: str) -> None:
     found = await probed(Settings(honours=ABILITIES - {ability}, image_limit=4))
     assert [name for name, f in found.items() if f.verdict == "no"] == [ability]
+
+
+async def test_every_replica_of_an_endpoint_is_checked() -> None:
+    async with running(Settings(image_limit=2)) as (one, _), running(Settings(image_limit=4)) as (two, _):
+        found = await check(served(f"observer@{one},{two}"), environ={}, fresh="1")
+    assert [f.write for url in (one, two) for f in found[url] if f.ability == "images"] == [
+        "image_limit = 2",
+        "image_limit = 4",
+    ]
 
 
 async def test_another_name_is_told_with_what_to_write() -> None:
