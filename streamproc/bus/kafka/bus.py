@@ -56,6 +56,7 @@ class Kafka:
         self._publishing = asyncio.Lock()
         self._publisher: Transactions | None = None
         self._there: set[str] = set()
+        self._members: set[KafkaMembership] = set()
 
     @classmethod
     async def open(
@@ -94,6 +95,8 @@ class Kafka:
         return bus
 
     async def close(self) -> None:
+        for member in list(self._members):  # a process that closes its bus works no more
+            await member.exit()
         await self._tables.stop()
         if self._publisher is not None:
             await self._publisher.close()
@@ -256,11 +259,13 @@ class Kafka:
         # A join waits for the others as long as a session lasts: its connection has to bear that.
         client = Client(self.bootstrap, self._options, name=self._name, request_s=self.session_s + REQUEST_S)
         member = KafkaMembership(self, service, tuple(topics), weights, client)
+        self._members.add(member)
         try:
             await member.enter()
             yield member
         finally:
             await member.exit()
+            self._members.discard(member)
 
     async def members(self, service: str) -> dict[str, list[int]]:
         group = self.names.group(service)

@@ -35,8 +35,8 @@ class Assignor:
 
     name = "streamproc"
 
-    def __init__(self, partitions: int, claim: Callable[[], Claim]) -> None:
-        self._partitions, self._claim = partitions, claim
+    def __init__(self, partitions: int, *, claim: Callable[[], Claim], weights: Callable[[], Sequence[int]]) -> None:
+        self._partitions, self._claim, self._own = partitions, claim, weights
         self._given: tuple[dict[str, Claim], dict[str, list[int]]] | None = None
         """As leader: what everybody claimed and was given last."""
 
@@ -70,7 +70,7 @@ class Assignor:
 
     def _weights(self, claims: Mapping[str, Claim]) -> Sequence[int]:
         """The leader's own count; where it has just come and knows of no stream yet, the most that anybody knows."""
-        own = self._claim().weights
+        own = self._own()
         if any(own):
             return own
         return [max(claim.weights[p] for claim in claims.values()) for p in range(self._partitions)]

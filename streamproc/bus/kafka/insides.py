@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import errors
@@ -47,6 +47,13 @@ def tune() -> None:
     logger = logging.getLogger("aiokafka")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
+
+
+def unhurried(opening: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task to be shielded: aiokafka, cancelled while it opens, leaves a connection open. Close when it has ended."""
+    task = asyncio.create_task(opening)
+    task.add_done_callback(lambda t: None if t.cancelled() else t.exception() and None)  # whoever waits hears of it
+    return task
 
 
 def now_s() -> float:
@@ -103,16 +110,26 @@ class Client:
         self._options = {**options, "client_id": name, "request_timeout_ms": round(request_s * 1000)}
         self.inner = AIOKafkaClient(bootstrap_servers=bootstrap, retry_backoff_ms=50, **self._options)
         self._within_s = request_s
+        self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
+        self._opening = unhurried(self.inner.bootstrap())
         try:
-            await self.inner.bootstrap()
+            await asyncio.shield(self._opening)
         except errors.KafkaConnectionError:
             await self._say_why()
             raise
 
     async def close(self) -> None:
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
         await self.inner.close()
+
+    def leave(self, lane: str) -> None:
+        """Close the connections of a lane that nobody uses any more."""
+        for node, group in list(self.inner._conns):
+            if group == lane:
+                self.inner._conns.pop((node, group)).close()
 
     async def _say_why(self) -> None:
         """aiokafka logs why a bootstrap failed and raises something else: ask again, and let the cause out."""

@@ -130,6 +130,7 @@ class Intake:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._client.leave(self._lane)
 
     @property
     def _each_bytes(self) -> int:

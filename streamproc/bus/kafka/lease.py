@@ -147,7 +147,7 @@ class KafkaLease:
             some = feed.take(max_records=part, max_bytes=max_bytes - size, at_least_one=not taken)
             size += sum(stored.size for stored in some)
             taken += some
-        self._feeds.append(self._feeds.pop(0))
+        self._feeds = self._feeds[1:] + self._feeds[:1]  # none are left once the lease is closed
         return taken
 
     # landing

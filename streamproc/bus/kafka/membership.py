@@ -43,13 +43,13 @@ class KafkaMembership:
         self._given: set[int] = set()
         self._since, self._member = 0, ""
         """The group's generation that gave them, and our name in it."""
-        self._leaving = False
+        self._leaving = self._over = False
+        self._unsaid = False
+        """Something was let go of since the group last heard from us what we hold."""
         self._queue: asyncio.Queue[KafkaLease | BaseException | None] = asyncio.Queue()
         """Bounded by the partitions there are."""
-        self._changed = asyncio.Event()
-        """Partitions were given: perhaps others than before."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._assignor = Assignor(bus.partitions, self._claim)
+        self._assignor = Assignor(bus.partitions, claim=self._claim, weights=weights)
         self._group: Group | None = None
 
     # coming and going
@@ -74,7 +74,12 @@ class KafkaMembership:
 
     async def exit(self) -> None:
         """Leaves at once: producers first, then the group, so that nobody is given what still has a writer."""
+        if self._over:
+            return
+        self._over = True
         self._end()
+        for lease in self._leases.values():
+            lease.lost.set()
         for task in (*self._taking.values(), *self._tasks):
             task.cancel()
         await asyncio.gather(*self._taking.values(), *self._tasks, return_exceptions=True)
@@ -93,8 +98,7 @@ class KafkaMembership:
 
     async def leave(self) -> None:
         self._end()
-        if self._group is not None:
-            self._group.request_rejoin()  # others get at once what is not held here
+        self._let_go()  # others get at once what is not held here
 
     def _end(self) -> None:
         if not self._leaving:
@@ -122,6 +126,7 @@ class KafkaMembership:
     def _claim(self) -> Claim:
         weights = list(self._weights())
         held = self._leases.keys() if self._leaving else self._given
+        self._unsaid = False
         return Claim(sorted(held), self._since, weights, self._leaving)
 
     def _assigned(self, given: set[int]) -> None:
@@ -136,7 +141,8 @@ class KafkaMembership:
             self._taking[p].cancel()
         for p in given - self._leases.keys() - self._taking.keys():
             self._start_taking(p)
-        self._changed.set()
+        if self._unsaid:
+            self._let_go()
 
     def _start_taking(self, partition: int) -> None:
         if self._leaving:
@@ -156,8 +162,13 @@ class KafkaMembership:
         if self._leases.get(lease.partition) is lease:
             del self._leases[lease.partition]
             self._given.discard(lease.partition)
-            if self._group is not None:
-                self._group.request_rejoin()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the group hear it. If it is just being spread by what we said before, it hears it again afterwards."""
+        if self._group is not None and not self._over:
+            self._unsaid = True
+            self._group.request_rejoin()
 
     async def _watch(self, group: Group) -> None:
         """What the coordinator cannot tell by itself: errors, and shares that have become uneven."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 
-from streamproc.bus.kafka.insides import TopicPartition, abandon
+from streamproc.bus.kafka.insides import TopicPartition, abandon, unhurried
 from streamproc.bus.kafka.mapping import mapped
 from streamproc.errors import TooLarge
 from streamproc.wire import Entry
@@ -34,6 +34,7 @@ class Transactions:
         self, bootstrap: str, options: Mapping[str, Any], *, identity: str, name: str, prefix: str, within_s: float
     ) -> None:
         self._prefix, self._within_s = prefix, within_s
+        self._opening: asyncio.Task[None] | None = None
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
             client_id=name,
@@ -48,8 +49,9 @@ class Transactions:
         )
 
     async def open(self) -> None:
+        self._opening = unhurried(self._producer.start())
         async with asyncio.timeout(self._within_s):
-            await self._producer.start()
+            await asyncio.shield(self._opening)
 
     async def write(
         self, entries: Iterable[Entry], *, offsets: Mapping[TopicPartition, int] | None = None, group: str = ""
@@ -77,9 +79,13 @@ class Transactions:
         """Its end, in bounded time; a transaction under way is left to whoever opens the next."""
         try:
             async with asyncio.timeout(CLOSE_S):
+                if self._opening is not None:
+                    await asyncio.wait([self._opening])
                 await self._producer.stop()
         except TimeoutError:
             log.info("a producer did not stop within %g s: abandoned", CLOSE_S)
+            if self._opening is not None:
+                self._opening.cancel()
             await abandon(self._producer)
         except (errors.KafkaError, OSError) as e:
             log.info("a producer ended with %r", e)

@@ -56,6 +56,10 @@ def test_no_partition_has_two_owners_and_none_is_forgotten_while_somebody_stays(
         assert given_ == list(range(8))
 
 
+def assignor_of(weights: list[int]) -> Assignor:
+    return Assignor(len(weights), claim=lambda: Claim([], 0, list(weights)), weights=lambda: weights)
+
+
 def assigned(assignor: Assignor, *names: str) -> dict[str, list[int]]:
     members = {name: assignor.metadata({"t"}) for name in names}
     given_ = assignor.assign(None, members)
@@ -63,7 +67,7 @@ def assigned(assignor: Assignor, *names: str) -> dict[str, list[int]]:
 
 
 def test_partition_p_of_every_topic_goes_to_one_member() -> None:
-    assignor = Assignor(4, lambda: Claim([], 0, [1] * 4))
+    assignor = assignor_of([1] * 4)
     said = assignor.assign(None, {name: assignor.metadata({"s", "t"}) for name in "ab"})
     for assignment in said.values():
         by_topic: dict[str, set[int]] = {}
@@ -74,7 +78,7 @@ def test_partition_p_of_every_topic_goes_to_one_member() -> None:
 
 def test_two_assignors_of_one_process_share_nothing() -> None:
     """aiokafka's sticky one keeps its state on the class."""
-    first, second = (Assignor(4, lambda: Claim([], 0, [1] * 4)) for _ in range(2))
+    first, second = (assignor_of([1] * 4) for _ in range(2))
     assert assigned(first, "a", "b")["a"] != [0, 1, 2, 3]
     assert assigned(second, "a") == {"a": [0, 1, 2, 3]}
     assert not first.lopsided()
@@ -82,7 +86,7 @@ def test_two_assignors_of_one_process_share_nothing() -> None:
 
 def test_the_leader_sees_when_streams_have_become_uneven() -> None:
     weights = [0] * 8
-    assignor = Assignor(8, lambda: Claim([], 0, list(weights)))
+    assignor = assignor_of(weights)
     assigned(assignor, "a", "b")
     assert not assignor.lopsided()
     weights[:] = [100, 0, 100, 0, 100, 0, 100, 0]
@@ -94,7 +98,7 @@ def test_the_leader_sees_when_streams_have_become_uneven() -> None:
 
 
 def test_a_leader_that_knows_no_stream_yet_goes_by_what_the_others_know() -> None:
-    assignor = Assignor(4, lambda: Claim([], 0, [0] * 4))
+    assignor = assignor_of([0] * 4)
     known = msgspec.json.encode(Claim([], 0, [90, 30, 30, 30]))
     members = {"new": assignor.metadata({"t"}), "old": assignor.metadata({"t"})}
     members["old"].user_data = known
