@@ -131,8 +131,17 @@ def decode(topic: Topic, stored: Entry) -> Any:
     return record
 
 
+def envelope(topic: Topic, stored: Entry) -> Record | None:
+    """The place of a record that is not all it should be: headers missing, a body of another version or beyond repair."""
+    try:
+        place: Record = _decoder(Record, topic.content_type).decode(stored.value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return place if place.service and _own(parse_id(place.id), stored) else None
+
+
 def identify(stored: Entry) -> tuple[Sequence, int] | None:
-    """Whose number a record is that cannot be parsed, as far as anything in it still says so."""
+    """Whose number a record is whose envelope cannot be read either, as far as anything in it still says so."""
     if ident := stored.header("ce_id"):
         return _own(parse_id(ident.decode(errors="replace")), stored)
     for found in re.findall(rb'"id":"([^"\\]+)"', (stored.value or b"")[:4096]):

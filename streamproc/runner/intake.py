@@ -55,6 +55,10 @@ class Intake:
                 self.r.counts.expired += e.begin - e.wanted
                 log.error("%s: %s; reading goes on at %d", self.r.service, e, e.begin)  # noqa: TRY400  # the cause says it all
                 continue
+            except Retryable as e:
+                log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
+                await self.r.pause()
+                continue
             if through is not None:
                 batch = through(batch)
                 await asyncio.sleep(0)  # nothing in it waits: others have their turn
@@ -144,14 +148,19 @@ class Intake:
                 await self.r.pause()
 
     def _unparseable(self, stored: Stored, error: Rejected) -> Input:
-        if not (whose := wire.identify(stored)):
-            return Input.bare(stored)
-        sequence, index = whose
-        force = self.r.look.in_force(sequence.stream, sequence.generation, index)
         reason = "unparseable" if isinstance(error, Unparseable) else str(error)
-        place = Place(sequence, index, index + 1, force.revision if force else 0, outcome="failed", reason=reason)
-        record = bare(stored.topic, place, service=sequence.service, outcome="failed", reason=reason)
-        return Input((stored.topic, stored.offset), sequence, index, index + 1, stored, record, record, stored.size)
+        place: Record | Place | None = wire.envelope(topic(stored.topic), stored)
+        if place is None and (whose := wire.identify(stored)):
+            sequence, index = whose
+            force = self.r.look.in_force(sequence.stream, sequence.generation, index)
+            place = Place(sequence, index, index + 1, force.revision if force else 0)
+        if place is None:
+            return Input.bare(stored)
+        record = bare(
+            stored.topic, place, service=place.sequence.service, outcome="failed", reason=reason, count=place.count
+        )
+        at = (stored.topic, stored.offset)
+        return Input(at, record.sequence, record.index, record.until, stored, record, record, stored.size)
 
     def await_source(self, given: Input) -> None:
         """Not yet: this process has not heard of the revision it was made under."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from streamproc.bus.contract import Bus, Lease, Membership
-from streamproc.errors import Fenced
+from streamproc.errors import Fenced, Retryable
 from streamproc.runner.attempts import Backoff
 from streamproc.runner.runner import Runner
 from streamproc.runner.shared import Bounds, Shared
@@ -51,13 +51,29 @@ class Service:
         self._claims = claims
         self._weights = weights or (lambda: [1] * bus.partitions)
         self.runners: dict[int, Runner] = {}
-        self.joined = False
+        self.joined = self._was_joined = False
         self._membership: Membership | None = None
         self._draining = False
 
     async def run(self) -> None:
+        """Until drained. At the start an unreachable bus is the caller's to know; later it is waited for."""
+        joined_before = False
+        while True:
+            try:
+                await self._member()
+            except* Retryable as group:
+                joined_before |= self._was_joined
+                if not joined_before:
+                    raise
+                log.warning("%s: %s. Joining again", self.name, group.exceptions[0])
+            else:
+                return
+            await asyncio.sleep(self.shared.circuit.backoff.wait_s(3, self.shared.rng))
+
+    async def _member(self) -> None:
+        self._was_joined = False
         async with self.bus.join(self.name, self.stage.reads, weights=self._weights) as membership:
-            self._membership, self.joined = membership, True
+            self._membership, self.joined, self._was_joined = membership, True, True
             try:
                 if self._draining:
                     await membership.leave()

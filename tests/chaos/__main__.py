@@ -16,6 +16,7 @@ from pathlib import Path
 
 from streamproc import wire
 from streamproc.bus.contract import Bus
+from streamproc.errors import Retryable
 from streamproc.messages import Window, record_id
 from streamproc.runner.look import source_key
 from streamproc.topics import topic
@@ -95,9 +96,15 @@ async def ride(
     deadline = time.monotonic() + asked.bounded
     while time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-        workers.look()
-        now = await landed(bus)
-        back += await went_back(bus, progress)
+        await workers.look()
+        try:
+            now = await landed(bus)
+            back += await went_back(bus, progress)
+            over = not upsets and not background and now >= total and await complete(bus, total)
+        except Retryable:
+            continue  # the broker is being restarted: workers have to bear it too
+        if over:
+            break
         while upsets and upsets[0][0] <= now:
             _, kind = upsets.pop(0)
             if kind in (weather.STOP, weather.BROKER):
@@ -108,8 +115,6 @@ async def ride(
             else:
                 await act(kind, rng, workers)
             break  # the others may have fallen due meanwhile: let work go on between
-        if not upsets and not background and now >= total and await complete(bus, total):
-            break
     return back
 
 
@@ -128,7 +133,9 @@ async def act(kind: str, rng: random.Random, workers: Workers) -> None:
         await workers.start()
 
 
-async def broker(cluster: brokers.Brokers | None, rng: random.Random, workers: Workers, many: bool) -> None:  # read off the cluster
+async def broker(
+    cluster: brokers.Brokers | None, rng: random.Random, workers: Workers, many: bool
+) -> None:  # read off the cluster
     """One of three replicated brokers dies; a single one is told to stop. It comes back."""
     assert cluster is not None
     i = rng.randrange(len(cluster.cluster.nodes))

@@ -10,6 +10,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from tests.chaos.worker import UNREACHABLE
+
 KILL, STOP, DRAIN, JOIN, BROKER = "kill", "stop", "drain", "join", "broker"
 
 
@@ -68,13 +70,16 @@ class Workers:
         except TimeoutError:
             process.kill()
             code = await process.wait()
-        if code != 0:
+        if code not in (0, UNREACHABLE):
             self.failures.append(f"worker {number} was drained and ended with {code}")
 
-    def look(self) -> None:
-        """A worker that ends on its own is a finding."""
+    async def look(self) -> None:
+        """A worker that ends on its own is a finding; one that found no broker at its start is started again."""
         for number, process in list(self.running.items()):
-            if process.returncode is not None:
+            if process.returncode == UNREACHABLE:
+                del self.running[number]
+                await self.start()
+            elif process.returncode is not None:
                 self.failures.append(f"worker {number} ended with {process.returncode} on its own")
                 del self.running[number]
 

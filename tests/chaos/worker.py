@@ -7,11 +7,14 @@ import logging
 import signal
 import sys
 
+from streamproc.errors import Unreachable
 from streamproc.runner import Bounds, Service
 from tests.chaos.endpoint import Caller
 from tests.chaos.stages import DETECT, SUM, Detect, Sum, open_bus
 
 CALLS = 32
+UNREACHABLE = 4
+"""Exit code where the bus could not be reached at the start: whoever runs us starts us again."""
 
 
 async def main(where: str, port: int, number: int, session_s: float) -> None:
@@ -39,4 +42,8 @@ async def main(where: str, port: int, number: int, session_s: float) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s worker {sys.argv[3]}: %(name)s: %(message)s")
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    try:
+        asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    except* Unreachable as unreachable:
+        logging.warning("%s", unreachable.exceptions[0])
+        sys.exit(UNREACHABLE)
