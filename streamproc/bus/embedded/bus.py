@@ -20,7 +20,7 @@ from streamproc.bus.embedded import roster
 from streamproc.bus.embedded.catalog import Catalog, load
 from streamproc.bus.embedded.heads import Heads
 from streamproc.bus.embedded.lease import EmbeddedLease, LeaseLanding
-from streamproc.bus.embedded.log import Append, Part, offset_at, read, span
+from streamproc.bus.embedded.log import Append, Part, Portion, offset_at, read, span
 from streamproc.bus.embedded.membership import EmbeddedMembership
 from streamproc.bus.embedded.place import Place
 from streamproc.bus.embedded.presence import Alive, Presence
@@ -170,10 +170,8 @@ class Embedded:
 
     async def read(self, topic: str, partition: int, offset: int, *, max_records: int, max_bytes: int) -> list[Stored]:
         part = await self.part(topic, partition)
-        page = await self.reader.call(
-            lambda db: read(db, self.payloads, part, offset, max_records=max_records, max_bytes=max_bytes)
-        )
-        return page.records
+        portion = Portion(max_records, max_bytes)
+        return (await self.reader.call(lambda db: read(db, self.payloads, part, offset, portion))).records
 
     async def span(self, topic: str, partition: int) -> Span:
         part = await self.part(topic, partition)

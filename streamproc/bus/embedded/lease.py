@@ -11,7 +11,7 @@ import msgspec
 
 from streamproc.bus.contract import Landing
 from streamproc.bus.embedded import roster
-from streamproc.bus.embedded.log import Append, Part, read, span
+from streamproc.bus.embedded.log import Append, Part, Portion, read, span
 from streamproc.bus.embedded.segments import Segments
 from streamproc.bus.embedded.writer import Plain, Tx
 from streamproc.errors import Expired, Fenced, UnseenEnd
@@ -106,10 +106,9 @@ class EmbeddedLease:
                     return found, at
                 budget = left_bytes if share == max_records else min(left_bytes, max_bytes // len(order))
                 part, payloads = self._parts[tp], self._bus.payloads
+                portion = Portion(records, budget, at_least_one=not found)
                 try:
-                    some, at[tp] = read(
-                        db, payloads, part, at[tp], max_records=records, max_bytes=budget, at_least_one=not found
-                    )
+                    some, at[tp] = read(db, payloads, part, at[tp], portion)
                 except Expired as e:
                     if found:  # these first; the hole is still there next time
                         return found, at
@@ -131,7 +130,9 @@ class EmbeddedLease:
 
     async def renew(self) -> None:
         self._check()
-        epoch = await self._bus.writer.do(Plain(lambda tx: roster.renew(tx.db, self.id, self.member, self.epoch)))
+        epoch = await self._bus.writer.do(
+            Plain(lambda tx: roster.renew(tx.db, self.id, member=self.member, epoch=self.epoch))
+        )
         if epoch is None:
             self.lose()
             self._check()

@@ -127,23 +127,23 @@ def span(db: sqlite3.Connection, part: Part) -> Span:
     return Span(*found[0])
 
 
+class Portion(NamedTuple):
+    """How much to read at once."""
+
+    max_records: int
+    max_bytes: int
+    at_least_one: bool = True
+    """However large it is."""
+
+
 class Page(NamedTuple):
     records: list[Stored]
     next: int
     """Where to go on; behind the last record, and behind what compaction left empty."""
 
 
-def read(
-    db: sqlite3.Connection,
-    payloads: Payloads,
-    part: Part,
-    offset: int,
-    *,
-    max_records: int,
-    max_bytes: int,
-    at_least_one: bool = True,
-) -> Page:
-    """Records from offset on; Expired where that lies before the beginning. At least one, however large, if so asked."""
+def read(db: sqlite3.Connection, payloads: Payloads, part: Part, offset: int, portion: Portion) -> Page:
+    """Records from offset on; Expired where that lies before the beginning."""
     missed: str | None = None
     while True:
         db.execute("BEGIN")  # one snapshot: a trim between two statements would leave a hole that nobody reports
@@ -151,7 +151,7 @@ def read(
             begin, end = span(db, part)
             if offset < begin:
                 raise Expired(part.topic, part.partition, offset, begin)
-            page, gone = _take(db, payloads, part, offset, end, max_records, max_bytes, at_least_one)
+            page, gone = _take(db, payloads, part, Span(offset, end), portion)
         finally:
             db.execute("COMMIT")
         if page.records or gone is None:
@@ -165,19 +165,16 @@ def read(
 
 
 def _take(
-    db: sqlite3.Connection,
-    payloads: Payloads,
-    part: Part,
-    offset: int,
-    end: int,
-    max_records: int,
-    max_bytes: int,
-    at_least_one: bool,
+    db: sqlite3.Connection, payloads: Payloads, part: Part, wanted: Span, portion: Portion
 ) -> tuple[Page, FileNotFoundError | None]:
+    """As much as the portion takes, or up to a segment that is not there."""
     found: list[Stored] = []
+    left_bytes = portion.max_bytes
     low = part.tp * OFFSETS
+    rows = min(READ_ROWS, portion.max_records)
+    offset, end = wanted
     while offset < end:
-        [[said, bodies]] = db.execute(_READ, (low, low + offset, low + end, min(READ_ROWS, max_records))).fetchall()
+        [[said, bodies]] = db.execute(_READ, (low, low + offset, low + end, rows)).fetchall()
         position = 0
         if not (metas := _metas.decode(said)):
             break
@@ -188,14 +185,14 @@ def _take(
             for at in range(max(first, offset), first + n):
                 record = packed[at - first]
                 size = len(record.key) + (record.where.length if record.where else len(record.value or b""))
-                enough = len(found) >= max_records or size > max_bytes
-                if enough and (found or not at_least_one):
+                enough = len(found) >= portion.max_records or size > left_bytes
+                if enough and (found or not portion.at_least_one):
                     return Page(found, at), None
                 try:
                     value = payloads.read(record.where) if record.where else record.value
                 except FileNotFoundError as e:
                     return Page(found, at), e
-                max_bytes -= size
+                left_bytes -= size
                 found.append(
                     Stored(part.topic, part.partition, record.key, value, record.headers, offset=at, time_ms=ts)
                 )

@@ -111,17 +111,20 @@ class EmbeddedMembership:
         weights = list(self._weights())
         if len(weights) != self._bus.partitions:
             raise Misconfigured(f"{self._service}: {len(weights)} weights for {self._bus.partitions} partitions")
-        shared = (tuple(m.id for m in working), len(seen.members), tuple(weights))
-        if shared != self._shared:
+        ids = [m.id for m in working]
+        shared = (ids, len(seen.members), weights)
+        if shared != self._shared or any(row.assigned not in ids for row in seen.leases):
             member = self._member
-            await self._bus.writer.do(Plain(lambda tx: roster.assign(tx.db, self._service, member, weights, standing)))
+            await self._bus.writer.do(
+                Plain(lambda tx: roster.assign(tx.db, self._service, member=member, weights=weights, standing=standing))
+            )
             self._shared = shared
             self.stir()
 
     async def _take(self, row: roster.Owned) -> None:
         standing = self._bus.presence.standing
         epoch = await self._bus.writer.do(
-            Plain(lambda tx: roster.take(tx.db, self._service, row, self._member, standing))
+            Plain(lambda tx: roster.take(tx.db, self._service, lease=row, member=self._member, standing=standing))
         )
         if epoch is None:
             return

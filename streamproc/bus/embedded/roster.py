@@ -112,7 +112,7 @@ def forget(db: sqlite3.Connection, service: str) -> None:
 
 
 def assign(
-    db: sqlite3.Connection, service: str, member: int, weights: Sequence[int], standing: Callable[[int], Standing]
+    db: sqlite3.Connection, service: str, *, member: int, weights: Sequence[int], standing: Callable[[int], Standing]
 ) -> None:
     """The leader's part. What it saw before may have changed, so it looks again, here under the gate."""
     roster = load(db, service)
@@ -136,7 +136,7 @@ def assign(
 
 
 def take(
-    db: sqlite3.Connection, service: str, lease: Owned, member: int, standing: Callable[[int], Standing]
+    db: sqlite3.Connection, service: str, *, lease: Owned, member: int, standing: Callable[[int], Standing]
 ) -> int | None:
     """The new epoch; None where it is not ours to take. Looked at again, here under the gate: an owner may have come back."""
     roster = load(db, service)
@@ -146,7 +146,7 @@ def take(
     return _own(db, lease.id, member)
 
 
-def renew(db: sqlite3.Connection, lease: int, member: int, epoch: int) -> int | None:
+def renew(db: sqlite3.Connection, lease: int, *, member: int, epoch: int) -> int | None:
     """The new epoch; None where the lease has another owner by now."""
     found = db.execute(
         "SELECT 1 FROM lease WHERE id = ? AND owner = ? AND epoch = ?", (lease, member, epoch)

@@ -7,15 +7,14 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from streamproc.bus.embedded.log import Part, read, span
+from streamproc.bus.embedded.log import Part, Portion, read, span
 from streamproc.errors import Expired
 from streamproc.wire import Stored
 
 if TYPE_CHECKING:
     from streamproc.bus.embedded.bus import Embedded
 
-READ_RECORDS = 1000
-READ_BYTES = 16 * 2**20
+PORTION = Portion(max_records=1000, max_bytes=16 * 2**20)
 LONG_S = 3600.0
 
 
@@ -67,9 +66,7 @@ class EmbeddedTable:
         async with self._one:
             try:
                 page = await self._bus.reader.call(
-                    lambda db: read(
-                        db, self._bus.payloads, self._part, self._at, max_records=READ_RECORDS, max_bytes=READ_BYTES
-                    )
+                    lambda db: read(db, self._bus.payloads, self._part, self._at, PORTION)
                 )
             except (
                 Expired
