@@ -1,14 +1,15 @@
-"""`streamproc models`: the cards, one card, and serving one with vLLM. Asks no model anything but in `check`."""
+"""`streamproc models`: the cards, one card, serving one with vLLM, and asking a live endpoint what it honours."""
 
 from __future__ import annotations
 
 import os
 import re
+from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamproc.cli.frame import JsonOption, emit, line, say, table
+from streamproc.cli.frame import Code, JsonOption, emit, line, run, say, settings, table
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -114,6 +115,32 @@ def serve(
         raise Misconfigured(
             "vLLM is not installed here: pip install 'streamproc[gpu]'; --dry-run prints the command"
         ) from None
+
+
+@app.command(epilog="Example: streamproc models check qwen2.5-vl-7b@http://gpu1:8000/v1")
+def check(
+    endpoint: Annotated[
+        str,
+        typer.Argument(metavar="ENDPOINT", help="NAME, or CARD@URL[,URL…] for replicas.", show_default=False),
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Ask a live endpoint what it really honours, and say what to write on the card. Costs some forty short calls."""
+    from streamproc.models.card import served
+    from streamproc.models.probe import check as probed
+
+    told = settings()
+    asked = served(endpoint, told.endpoints, base_url=told.openai.base_url)
+    key = {"OPENAI_API_KEY": told.openai.api_key.get_secret_value()} if told.openai.api_key else {}
+    found = run(probed(asked, environ={**os.environ, **key}, fresh=token_hex(4)))
+    if json:
+        emit({"endpoint": asked.name, "replicas": [{"url": url, "findings": said} for url, said in found.items()]})
+    else:
+        for url, said in found.items():
+            line(f"{asked.name} at {url}")
+            table(("asked for", "honoured", "seen", "write"), [(f.ability, f.verdict, f.seen, f.write) for f in said])
+    if any(f.ability == "model" and f.verdict != "yes" for said in found.values() for f in said):
+        raise typer.Exit(Code.FAILED)
 
 
 def _load(frames: int, size: str, streams: int | None) -> Load | None:
