@@ -140,8 +140,10 @@ def take(
 ) -> int | None:
     """The new epoch; None where it is not ours to take. Looked at again, here under the gate: an owner may have come back."""
     roster = load(db, service)
-    now = next(row for row in roster.leases if row.id == lease.id)
-    if now.assigned != member or now.epoch != lease.epoch or not roster.takeable(now, member, standing):
+    now = next((row for row in roster.leases if row.id == lease.id), None)  # None: the service was forgotten
+    if now is None or now.assigned != member or now.epoch != lease.epoch:
+        return None
+    if not roster.takeable(now, member, standing):
         return None
     return _own(db, lease.id, member)
 

@@ -129,7 +129,7 @@ def _rows(db: sqlite3.Connection, one: Kept) -> Iterator[tuple[int, int, int, in
     low = one.part.tp * OFFSETS
     at = one.tail
     while rows := db.execute(
-        "SELECT id, ts, n, bytes FROM log WHERE id >= ? AND id + n <= ? ORDER BY id LIMIT ?",
+        "SELECT id, ts, n, bytes FROM log WHERE id >= ?1 AND id < ?2 AND id + n <= ?2 ORDER BY id LIMIT ?3",
         (low + at, low + one.held, CHUNK_ROWS),
     ).fetchall():
         for id_, ts, n, size in rows:
