@@ -198,9 +198,9 @@ class Endpoint:
     async def _sampled(self, call: Call, bill: _Bill, *, with_data: bool) -> Reply:
         """All samples: in one call where the server does that, and what is missing in calls of one."""
         if call.samples == 1:
-            return await self._once(call, 1, bill, with_data=with_data)
+            return _together([await self._once(call, 1, bill, with_data=with_data)], 1)
         replies = [await self._once(call, call.samples if self._samples_at_once else 1, bill, with_data=with_data)]
-        if missing := call.samples - len(replies[0].samples):
+        if (missing := call.samples - len(replies[0].samples)) > 0:
             self._samples_at_once = False
             # The first has brought the pictures, so that the others can name them.
             try:
@@ -354,8 +354,8 @@ def same_model(said: str, wanted: str) -> bool:
 
 
 def _together(replies: list[Reply], wanted: int) -> Reply:
-    """Several answers as one. Tokens are summed: that is what was paid."""
-    if len(replies) == 1:
+    """Several answers as one, with no more samples than were wanted. Tokens are summed: that is what was paid."""
+    if len(replies) == 1 and len(replies[0].samples) <= wanted:
         return replies[0]
     tokens = [r.tokens for r in replies if r.tokens is not None]
     return replace(

@@ -78,8 +78,6 @@ class Errand:
             began = desk.clock()
             try:
                 heard, winner_began = await self._raced(desk, replica)
-            except Rejected:
-                raise
             except Throttled:
                 continue  # nobody's fault; the circuit is open, and the next place is given when it may be
             except Unreachable:
@@ -167,7 +165,7 @@ class Errand:
     def _send(self, desk: Desk, replica: Replica, *, hedge: bool) -> asyncio.Task[Heard]:
         self.attempts += 1
         with_data = hedge or self.tried
-        return asyncio.ensure_future(
+        return asyncio.create_task(
             desk.attempt(replica, self.call, deadline_s=self.deadline_s, with_data=with_data, hedge=hedge)
         )
 

@@ -42,7 +42,7 @@ class Replica:
         self.limiter, self.circuit = Limiter(starts_at=starts_at), Circuit(rng)
         self.answered_at = -math.inf
         self.lines: dict[bool, deque[Waiter]] = {True: deque(), False: deque()}
-        """Live or not → who waits for this one."""
+        """Live or not → who waits for this one. As long as there are callers, whom the runner bounds: none is turned away."""
 
     def free(self, now: float) -> bool:
         if not self.circuit.lets(now):
@@ -111,7 +111,9 @@ class Replicas:
             if waiter in line:
                 line.remove(waiter)
             elif waiter.turn.done() and not waiter.turn.cancelled() and (given := waiter.turn.result()) is not None:
-                self.leave(given, latency_s=None)  # it was given a place in the moment it went away
+                # It was given a place in the moment it went away; perhaps the one place there is, to see.
+                given.circuit.gave_up(self._clock(), started=self._clock())
+                self.leave(given, latency_s=None)
             raise
 
     def now(self, stream: str, *, not_at: frozenset[Replica] = frozenset()) -> Replica | None:

@@ -65,7 +65,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         return self._session
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        body = request.content if request.method != "GET" else None
+        body = await request.aread() or None
         try:
             response = await self._open().request(
                 request.method,

@@ -317,7 +317,7 @@ async def test_lists_of_parts_nulls_and_reasoning_fields_are_read(transport: Aio
     }
     async with speaking(_response(200, answer)) as url:
         endpoint = Endpoint(url, Manner(model="m"), transport=transport)
-        reply = (await endpoint.ask(Call(prompt=Prompt("?")), deadline_s=5)).reply
+        reply = (await endpoint.ask(Call(prompt=Prompt("?"), samples=2), deadline_s=5)).reply
     assert [(s.text, s.reasoning) for s in reply.samples] == [("c", "d"), ("ab", None)]
     assert reply.tokens is None
 
@@ -374,7 +374,7 @@ def _openai_errors() -> list[openai.OpenAIError]:
     """One of every error that openai has."""
     request = httpx2.Request("POST", "http://a/v1/chat/completions")
     found = list[openai.OpenAIError]()
-    for name in dir(openai):
+    for name in (n for n in openai.__all__ if n.endswith("Error")):
         kind = getattr(openai, name)
         if not (inspect.isclass(kind) and issubclass(kind, openai.OpenAIError)):
             continue

@@ -16,6 +16,7 @@ from streamproc.models.endpoint import Call, Heard
 from streamproc.models.failures import BadRequest, Interrupted, Overdue, QuotaSpent, ServerFailed
 from streamproc.models.pool import Answer, Model, Pool, Record
 from streamproc.models.prompt import Picture, Prompt
+from streamproc.models.replicas import Replicas
 from streamproc.models.reply import Reply, Sample
 from tests.models.virtual import Server, virtually
 
@@ -116,16 +117,16 @@ def test_one_of_three_replicas_gone_costs_its_share_and_no_window(
         pool = a_pool(*replicas)
 
         async def accident() -> None:
-            await asyncio.sleep(30)
+            await asyncio.sleep(20)
             replicas[1].wrong = wrong
 
         async with asyncio.TaskGroup() as group:
             group.create_task(accident())
-            task = group.create_task(busy(pool, callers=96, until=60))
+            task = group.create_task(busy(pool, callers=72, until=40))
         return task.result(), replicas
 
     came, _ = virtually(main)
-    before, after = rate(came, 20, 30), rate(came, 35, 60)
+    before, after = rate(came, 12, 20), rate(came, 25, 40)
     assert after > 0.6 * before
 
 
@@ -249,7 +250,7 @@ def test_a_stream_stays_with_one_replica_also_when_all_are_busy() -> None:
         loop = asyncio.get_running_loop()
 
         async def caller(stream: str) -> None:
-            while loop.time() < 60:
+            while loop.time() < 30:
                 await pool.ask("m", Call(prompt=Prompt(stream)), stream=stream)
 
         async with asyncio.TaskGroup() as group:
@@ -470,3 +471,21 @@ def test_tokens_nobody_counted_are_estimated_and_said_so() -> None:
     assert answer.tokens.out == 100
     assert "estimated" in answer.notes[0]
     assert answer.prompt == CALL.prompt.digest
+
+
+def test_a_caller_who_goes_away_as_it_gets_the_trial_leaves_it_to_the_next() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        replicas = Replicas([(Simulated(), 1.0)], clock=loop.time, wall=loop.time, rng=random.Random(1))
+        replicas.all[0].circuit.failed(0.0, started=0.0, why="refused", at_once=True)
+        caller = asyncio.create_task(replicas.place("s", live=True))
+        await asyncio.sleep(0.5)
+        replicas.all[0].circuit.until = loop.time()
+        replicas.serve()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert await replicas.place("s", live=True) is replicas.all[0]
+        return replicas.all[0].circuit.state
+
+    assert virtually(main) == "trying"
