@@ -87,7 +87,8 @@ def timeline(rows: Mapping[str, Sequence[tuple[int, int]]], *, names: Sequence[s
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)
     for (name, moments), axes in zip(rows.items(), panels[:, 0], strict=True):
         axes.scatter([t / 60_000 for _, t in moments], [line[label] for label, _ in moments], marker="|", s=60)
-        axes.set(ylabel=name, yticks=range(len(labels)), yticklabels=[names[label] for label in labels])
+        axes.set(yticks=range(len(labels)), yticklabels=[names[label] for label in labels])
+        axes.set_title(name, loc="left", fontsize="small")
         axes.tick_params(axis="y", labelsize="x-small")
         axes.set_ylim(len(labels) - 0.5, -0.5)
     panels[-1, 0].set_xlabel("minute")

@@ -40,17 +40,17 @@ def dashcam(
 ) -> None:
     """Start frame, categories, counts and likeness of texts, over the clips of the truth, with intervals over clips."""
     report.drawable(plot)
+    report.comparable(against, draws)
     from streamproc.formats.problems import Problems
 
     problems = Problems()
     truth = _read(labels)
     if not truth:
         raise Misconfigured(f"{labels}: no clip in it; there is nothing to score against")
-    result = score(_pairs(truth, predictions, problems), draws=draws, seed=seed)
+    pairs = _pairs(truth, predictions, problems)
+    result = score(pairs, draws=draws, seed=seed)
     if against:
-        result["comparison"] = _compare(
-            _pairs(truth, predictions, problems), _pairs(truth, against, problems), draws=max(draws, 1000), seed=seed
-        )
+        result["comparison"] = _compare(pairs, _pairs(truth, against, problems), draws=draws, seed=seed)
     result["problems"] = problems.plain()
     report.warn(problems)
     values = {name: of["mean"] for name, of in result["headline"].items()}

@@ -69,6 +69,11 @@ def drawable(file: Path | None) -> None:
     mpl.rcParams["svg.hashsalt"] = "streamproc"  # the same picture is the same file
 
 
+def comparable(against: Path | None, draws: int) -> None:
+    if against and not draws:
+        raise Misconfigured("--against compares by drawing: give --draws more than 0")
+
+
 def draw(file: Path | None, picture: str, *of: Any, **more: Any) -> None:
     """Save a picture of `score.pictures`, which needs matplotlib and so is imported only here."""
     if file is None:

@@ -59,6 +59,7 @@ def spotting(
 ) -> None:
     """SoccerNet action spotting: the official score, precision and recall, confusion, calibration, coverage, intervals."""
     report.drawable(plot)
+    report.comparable(against, draws)
     from streamproc.cli.scoring import games as folders
 
     read = folders.read(labels, predictions, wanted=games)
@@ -66,7 +67,7 @@ def spotting(
     result = score(read, looked, within_ms=round(1000 * within), draws=draws, seed=seed)
     if against:
         other = folders.again(read, against)
-        result["comparison"] = _compare(read, other, draws=max(draws, 1000), seed=seed)
+        result["comparison"] = _compare(read, other, draws=draws, seed=seed)
         report.warn(other.problems)
     report.warn(read.problems)
     report.draw(plot, "metrics", report.plain(result))
