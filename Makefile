@@ -16,11 +16,13 @@ setup:
 	@.ci/system
 	@$(MAKE) --no-print-directory $(VENV)/.ready
 
-# SoccerNet is the oracle of the scores. It asks for much that we do not call, so it comes alone.
+# Oracles of the scores. They ask for much that we do not call (a PyTorch world, a Java), so they come alone.
+ORACLES := SoccerNet pycocoevalcap
+
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/python
 	@[ -x $(PY) ] || .ci/python -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[test]'
-	$(PIP) install --constraint constraints.txt --no-deps SoccerNet
+	$(PIP) install --constraint constraints.txt --no-deps $(ORACLES)
 	@touch $@
 
 check: setup
@@ -38,7 +40,7 @@ constraints:
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf $$fresh' EXIT; \
 	.ci/python -m venv $$fresh; \
 	$$fresh/bin/python -m pip --quiet install --editable '.[test]'; \
-	$$fresh/bin/python -m pip --quiet install --no-deps SoccerNet; \
+	$$fresh/bin/python -m pip --quiet install --no-deps $(ORACLES); \
 	{ sed -n '/^#/p' constraints.txt; $$fresh/bin/python -m pip freeze --exclude-editable; } > $$fresh/constraints; \
 	cp $$fresh/constraints constraints.txt
 
