@@ -198,6 +198,44 @@ def test_other_names_must_stand_for_labels() -> None:
         Labels(["Goal"], {"Tor": "Gaol"})
 
 
+def test_a_label_in_capitals_is_no_template() -> None:
+    (event,) = events('[{"label": "YELLOW_CARD"}]', SOCCER).events
+    assert event.label == "Yellow card"
+    assert events('[{"label": "EVENT_TYPE"}]', SOCCER).outcome == "unreadable"
+
+
+def test_empty_brackets_in_prose_say_nothing_of_events() -> None:
+    assert events("The set {} is empty, and so is [].", SOCCER).outcome == "unreadable"
+
+
+def test_a_list_of_nothing_that_was_cut_may_have_gone_on() -> None:
+    text = "- Goal: none\n- Foul: none"
+    assert events(text, SOCCER).outcome == "done"
+    assert events(text, SOCCER, cut=True).outcome == "unreadable"
+
+
+def test_a_label_alone_is_an_answer_where_the_task_knows_it() -> None:
+    assert events("Goal.", SOCCER).events == events("**Goal**", SOCCER).events
+    assert [e.label for e in events("Goal.", SOCCER).events] == ["Goal"]
+    assert events("Goal.").outcome == "unreadable"
+    assert events("Goal.", SOCCER, cut=True).outcome == "unreadable"
+
+
+def test_numbers_of_thousands_of_digits_are_refused() -> None:
+    digits = "9" * 5000
+    assert events(f'so [{{"label": "Goal", "confidence": {digits}}}]', SOCCER).events == (Event(label="Goal"),)
+    for many in (400, 5000):
+        assert fields(f'so {{"scene": "a", "cars": {"9" * many}}}', CAPTION).values == {"scene": "a"}
+
+
+@pytest.mark.parametrize(
+    "heap", ["```" + " " * 200_000, "```json" + "\t" * 200_000 + "[", "[ " * 100_000, '"' * 200_000]
+)
+def test_a_heap_of_one_thing_is_read_in_linear_time(heap: str) -> None:
+    """Nothing is timed: in quadratic time these take minutes, and the test's own limit ends them."""
+    assert events(heap, SOCCER, prompt=PROMPT).outcome == "unreadable"
+
+
 # fields -------------------------------------------------------------------------------------------------------------
 
 CAPTION = {
@@ -271,6 +309,14 @@ def test_one_field_alone_may_be_answered_bare() -> None:
     assert fields('{"frame": 120}', frame).values == {"frame": 120}
     assert fields("0", frame).outcome == "unreadable"
     assert fields("I think it is 120", frame).outcome == "unreadable"
+
+
+def test_what_a_schema_leaves_open_can_still_be_encoded() -> None:
+    read = fields(
+        'so {"open": {"a": "\\ud800", "b": NaN, "c": [[[[[[[[[[1]]]]]]]]]]}, "cars": "\\ud800"}',
+        {"properties": {"open": {"type": "object"}, "cars": {"type": "integer"}, "any": {}}},
+    )
+    assert b"NaN" not in msgspec.json.encode([read.values, read.refused])
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -74,8 +74,8 @@ _LIST_KEYS: Final = (
 _FIELD_KEYS: Final = frozenset((*_DETAIL_KEYS, *_CONFIDENCE_KEYS, "team"))
 
 _TEMPLATE: Final = re.compile(
-    r"[A-Z]+(?:_[A-Z]+)+|<[^<>]{1,60}>|\[[A-Za-z_ |/]{1,60}\]|\{[A-Za-z_ ]{1,60}\}|\.{3}|…|string|str|label|event|event_type|event type|"
-    r"EVENT|LABEL|TYPE|your[ _].{1,60}|.{1,40}[\"']? OR [\"']?.{1,40}"
+    r"(?:EVENT|LABEL|CLASS|ACTION|TYPE)(?:_(?:TYPE|NAME|LABEL|CLASS|HERE|[A-Z0-9]))*|<[^<>]{1,60}>|\[[A-Za-z_ |/]{1,60}\]|\{[A-Za-z_ ]{1,60}\}|\.{3}|…|string|str|label|event|event_type|event type|"
+    r"your[ _].{1,60}|.{1,40}[\"']? OR [\"']?.{1,40}"
 )
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s?%")
 _OF_TEN: Final = re.compile(r"(\d{1,2}(?:\.\d{1,3})?)\s?/\s?10|(\d{1,3}(?:\.\d{1,3})?)\s?/\s?100")
@@ -83,6 +83,7 @@ _PLAIN: Final = re.compile(r"[01]?\.\d{1,17}|[01]")
 _CLOCK: Final = re.compile(r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d{1,3})?)")
 _SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s?(?:s|sec|secs|seconds?)?")
 _JSON_BEGINS: Final = frozenset("[{`")
+_BARE_ENDS: Final = " \t\n.!*_`'\""
 _NO_TEAM: Final = frozenset(("unknown", "n/a", "na", "none", "both", "neither", "unclear", "unspecified", "-", "?", ""))
 _LONGEST_TEXT: Final = 4000
 _LONGEST_NAME: Final = 200
@@ -130,17 +131,17 @@ def _without_json(read: ladder.Read, labels: Labels, found: list[Event], how: li
     """Lists and plain words. Adds to `found`; True where the text says that there is nothing."""
     text = read.text[: ladder.LONGEST_BROKEN]
     items, nothing = listed(text, labels.knows)
+    rung = "list"
     if cut and items and not text.rstrip().endswith((".", "\n")):
         items.pop()  # the last one may have gone on, and differently
         how.append("cut")
-    for item in items:
-        if not _is_template(item) and (event := _event(item, labels)) is not None:
-            found.append(event)
+    if not items and not cut and labels.knows(bare := text.strip(_BARE_ENDS)):
+        items, rung = [{"label": bare}], "bare"
+    found += [e for item in items if not _is_template(item) and (e := _event(item, labels)) is not None]
     if found:
-        how[:] = [h for h in how if h in ("thoughts", "echo", "cut")]
-        how.append("list")
+        how[:] = [*(h for h in how if h in ("thoughts", "echo", "cut")), rung]
         return False
-    return nothing or says_nothing(text) or begins_with_nothing(text)
+    return (nothing and not cut) or says_nothing(text) or begins_with_nothing(text)
 
 
 # objects ------------------------------------------------------------------------------------------------------------
@@ -156,7 +157,8 @@ def _items(value: Any, *, alone: bool, depth: int = 0) -> Iterator[dict[str, Any
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
-        yield from _within(value, depth)
+        if value or alone:
+            yield from _within(value, depth)
     elif isinstance(value, list):
         if not value and alone:
             yield None

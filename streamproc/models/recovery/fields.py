@@ -31,6 +31,7 @@ _YES: Final = frozenset(("true", "yes", "1"))
 _NO: Final = frozenset(("false", "no", "0"))
 _DEEPEST: Final = 8
 _TRIM: Final = " \t*_`\"',;"
+_LARGEST: Final = 2**53
 _REFUSED: Final = object()
 
 
@@ -61,7 +62,7 @@ def fields(text: str, schema: Schema, *, prompt: str | None = None, cut: bool = 
             if value is not _REFUSED:
                 values[name] = value
             elif not is_nothing(said[name]):
-                refused[name] = said[name]
+                refused[name] = _sound(said[name], 0)
     missing = tuple(n for n in schema.get("required", properties) if n not in values)
     return Fields(
         outcome="done" if values else "unreadable",
@@ -164,16 +165,16 @@ def _one(value: Any, kind: str, schema: Schema, depth: int) -> Any:
     if kind == "object" and isinstance(value, dict) and depth < _DEEPEST:
         wanted = schema.get("properties")
         if wanted is None:
-            return value
+            return _sound(value, depth)
         held = {n: _held(v, wanted[n], depth + 1) for n, v in _named(value, wanted).items()}
         return {n: v for n, v in held.items() if v is not _REFUSED}
-    return value if kind == "any" else _REFUSED
+    return _sound(value, depth) if kind == "any" else _REFUSED
 
 
 def _number(value: Any, schema: Schema, *, whole: bool) -> Any:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value) if "." in value else int(value)
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if not _countable(value):
         return _REFUSED
     if whole:
         if value != int(value):
@@ -188,7 +189,25 @@ def _string(value: Any) -> Any:
     if isinstance(value, str):
         said = value.strip()
         return said if said.isascii() else said.encode(errors="replace").decode()
-    return str(value) if type(value) in (int, float) and math.isfinite(value) else _REFUSED
+    return str(value) if _countable(value) else _REFUSED
+
+
+def _countable(value: Any) -> bool:
+    """A number, and one that stays the same as JSON: not infinite, and no more digits than a float has."""
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
+
+
+def _sound(value: Any, depth: int) -> Any:
+    """Any value such that it can be encoded: no half characters, no infinite numbers, no nesting without end."""
+    if isinstance(value, str):
+        return _string(value)
+    if depth >= _DEEPEST:
+        return None
+    if isinstance(value, list):
+        return [_sound(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {_string(key): _sound(item, depth + 1) for key, item in value.items()}
+    return value if isinstance(value, bool) or _countable(value) else None
 
 
 def _chosen(value: Any, options: tuple[Any, ...]) -> Any:

@@ -49,7 +49,9 @@ class Labels:
         """The label for what was said. With no labels at all it is its own."""
         if (mapped := self._seen.get(said)) is None:
             mapped = self._mapped(said)
-            if len(self._seen) < _KEPT:  # models repeat themselves; hostile ones shall not fill the memory
+            if (
+                len(self._seen) < _KEPT and len(said) <= _LONGEST
+            ):  # models repeat themselves; hostile ones shall not fill the memory
                 self._seen[said] = mapped
         return mapped
 

@@ -28,8 +28,8 @@ LONGEST: Final = 2**18
 LONGEST_BROKEN: Final = 10_000
 """Characters that the patient rungs look at, some 2,500 tokens: what is behind counts as cut off."""
 
-_FENCE: Final = re.compile(r"```[ \t]*[\w+-]{0,20}[ \t]*\n?(.*?)```", re.DOTALL)
-_OPEN_FENCE: Final = re.compile(r"```[ \t]*(?:json|JSON|python|javascript|js)?[ \t]*\n?(?=\s*[\[{])")
+_FENCE: Final = re.compile(r"```[ \t]*+[\w+-]{0,20}+[ \t]*+\n?+(.*?)```", re.DOTALL)
+_OPEN_FENCE: Final = re.compile(r"```[ \t]*+(?:json|JSON|python|javascript|js)?+[ \t]*+\n?+(?=\s*+[\[{])")
 _TURN: Final = re.compile(
     r"(?:^|\n)[ \t]*(?:assistant:|<\|assistant\|>|<\|im_start\|>[ \t]*assistant|assistant[ \t]*\n|model[ \t]*\n)"
     r"|\[/INST\]|<\|start_header_id\|>[ \t]*assistant[ \t]*<\|end_header_id\|>",
@@ -114,7 +114,7 @@ def _embedded(text: str) -> tuple[Any, ...] | None:
     while (opening := _next(text, at)) and len(values) < _MOST_VALUES:
         try:
             value, at = _decoder.raw_decode(text, opening - 1)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError of its own
             return None
         values.append(value)
     return tuple(values) or None
