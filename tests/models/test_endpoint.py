@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -35,7 +36,9 @@ from streamproc.models.failures import (
     failure,
 )
 from streamproc.models.observer import Settings, running
+from streamproc.models.pool import Model, Pool, Record
 from streamproc.models.prompt import Fit, Picture, Prompt
+from streamproc.models.replicas import Asked
 from streamproc.models.transport import AiohttpTransport
 
 KEY = "sk-very-secret-0123456789"
@@ -488,3 +491,38 @@ async def test_a_reset_is_an_interruption(transport: AiohttpTransport) -> None:
     async with serving(reset) as url:
         with pytest.raises(Interrupted):
             await Endpoint(url, Manner(model="m"), transport=transport).ask(Call(prompt=Prompt("?")), deadline_s=5)
+
+
+async def test_one_of_three_real_replicas_dies_and_no_window_fails(transport: AiohttpTransport) -> None:
+    """The whole way, from the pool to sockets: overlapping windows of many streams, uuids, a server that goes away."""
+    records, well_under_way = list[Record](), asyncio.Event()
+
+    def record(record: Record) -> None:
+        records.append(record)
+        if len(records) == 40:
+            well_under_way.set()
+
+    async with running() as (one, _), running() as (two, _), AsyncExitStack() as dying:
+        three, _ = await dying.enter_async_context(running())
+        manner = Manner(model="observer", uuids=True)
+        replicas: list[tuple[Asked, float]] = [
+            (Endpoint(u, manner, transport=transport), 1.0) for u in (one, two, three)
+        ]
+        pool = Pool([Model(name="m", endpoints=replicas)], record=record, rng=random.Random(1))
+
+        async def stream(name: str, shade: int) -> list[str]:
+            said = list[str]()
+            for first in range(0, 24, 2):
+                pictures = tuple(Picture(jpeg(40 + (7 * shade + i) % 200), 1000 * i) for i in range(first, first + 4))
+                answer = await pool.ask("m", Call(prompt=Prompt("?", pictures=pictures)), stream=name)
+                said.append(answer.reply.samples[0].text)
+            return said
+
+        async with asyncio.TaskGroup() as group:
+            streams = [group.create_task(stream(f"s{n}", n)) for n in range(12)]
+            await well_under_way.wait()
+            await dying.aclose()
+    assert all("4 frames" in text for task in streams for text in task.result())
+    assert {r.url for r in records if r.outcome == "done"} == {one, two, three}
+    assert {r.outcome for r in records} - {"done"} <= {"Unreachable", "Interrupted", "cancelled"}
+    pool.close()
