@@ -214,6 +214,22 @@ def test_a_list_of_nothing_that_was_cut_may_have_gone_on() -> None:
     assert events(text, SOCCER, cut=True).outcome == "unreadable"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1. Goal: No. 9 scores", "1. Goal: no doubt about it", "1. Goal: 0.9 sure", "1. Goal - Not a save this time"],
+)
+def test_a_list_item_that_begins_with_no_may_still_be_an_event(text: str) -> None:
+    assert [e.label for e in events(text, SOCCER).events] == ["Goal"]
+
+
+@pytest.mark.parametrize(
+    "rest", ["none", "No", "0", "no goal visible", "None detected.", "not seen in the frames", "No goal was detected"]
+)
+def test_a_list_item_that_says_of_a_label_that_it_was_not_seen_is_none(rest: str) -> None:
+    assert events(f"1. Goal: {rest}", SOCCER) == events("1. Goal: none", SOCCER)
+    assert events(f"1. Goal: {rest}", SOCCER).outcome == "done"
+
+
 def test_a_label_alone_is_an_answer_where_the_task_knows_it() -> None:
     assert events("Goal.", SOCCER).events == events("**Goal**", SOCCER).events
     assert [e.label for e in events("Goal.", SOCCER).events] == ["Goal"]

@@ -49,7 +49,13 @@ _FIELD: Final = re.compile(
 _BOLD: Final = re.compile(r"(?:\*\*|__)([^*_\n]{1,80}?)[:.]?(?:\*\*|__)[:.]?")
 _HEAD: Final = re.compile(r"[^:(\n\u2013\u2014]{1,80}?(?=[:(\n\u2013\u2014]|[ \t]-[ \t]|,|$)")
 _ASIDE: Final = re.compile(r"\(([^()\n]{1,80})\)")
-_NOT: Final = re.compile(r"(?:no|none|not|0|false|n/a|nothing)\b", re.IGNORECASE)
+_NOT: Final = re.compile(
+    r"(?:no|not|none|0|false|n/a|nothing)\W*$|"
+    r"(?:not|none|no \w{1,20}(?: \w{1,20})?) (?:(?:is|was|are|were|clearly) ){0,2}"
+    r"(?:visible|seen|detected|observed|present|shown|found|evident|identified|occurr)",
+    re.IGNORECASE,
+)
+"""'No foul visible' says that there was none; 'No. 9 scores' and 'no doubt' do not."""
 _TRIM: Final = " \t\n,;|-–—*_`\"'."
 _LONGEST_ITEM: Final = 2000
 _MOST_LINES: Final = 400
@@ -74,7 +80,7 @@ def _items(text: str) -> Iterator[str]:
         marked = _ITEM.match(line)
         body = marked[2] if marked else line
         field = _FIELD.match(body)
-        names = bool(field) and _KEYS[field[1].lower()] == "label" if field else False
+        names = field is not None and _KEYS[field[1].lower()] == "label"
         outer = marked is not None and (depth < 0 or len(marked[1]) <= depth) and (not field or names)
         again = names and any((f := _FIELD.match(i)) and _KEYS[f[1].lower()] == "label" for i in item)
         if outer or again:
@@ -94,7 +100,7 @@ def _event(item: str, known: Callable[[str], bool]) -> dict[str, str] | None:
     if "label" in event:
         return {} if says_nothing(event["label"]) else event
     label, rest = _head(item[: fields[0].start()] if fields else item)
-    if _NOT.match(rest.lstrip(" :*-–—(=\t")):
+    if _NOT.match(rest.partition("\n")[0].lstrip(" :*-–—(=\t")):
         return {} if known(label) or known(label.removesuffix("s")) else None
     aside = _aside(rest)
     if not label or not (known(label) or event.keys() | aside.keys() >= {"confidence"} or "team" in event | aside):
