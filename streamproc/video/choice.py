@@ -53,7 +53,7 @@ class Chosen(NamedTuple):
     t: Fraction
     """The time that was asked for, in seconds of the stream; with Every that of the frame itself."""
     number: int
-    """Of the frame in shown order, from 1."""
+    """Of the frame in shown order, from 1; 0 in a feed, whose beginning nobody saw."""
     pts: int
     time_s: Fraction
     """When the frame is shown, in seconds of the stream."""

@@ -20,6 +20,7 @@ from streamproc.messages import Source, Window
 from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.jobs import SLICE_S, DecodeAll, DecodeSlice, Extent, Slice, Survey, Surveyed
+from streamproc.video.tasks import ending_together
 from streamproc.video.windows import UNREADABLE, Cut, Picture, ended, gap, windows
 from streamproc.video.workers import Lost, Workers
 
@@ -66,21 +67,16 @@ async def _slice_by_slice(
     assert extent, "a file that was cut has been read to its end"
     ahead: deque[tuple[Slice, asyncio.Task[list[Picture] | None]]] = deque()
     todo = iter(surveyed.slices)
-    async with asyncio.TaskGroup() as group:
-        try:
-            while True:
-                while len(ahead) <= workers.size and (part := next(todo, None)):
-                    job = DecodeSlice(address, limits, cut, part)
-                    ahead.append((part, group.create_task(_pictures(workers, job))))
-                if not ahead:
-                    break
-                part, task = ahead.popleft()
-                pictures = await task
-                yield _made(source, cut, part.begin, part.until, pictures, extent.end_s)
-        finally:
-            for _, task in ahead:
-                task.cancel()
-    yield _end(source, cut, extent)
+    async with ending_together() as tasks:
+        while True:
+            while len(ahead) <= workers.size and (part := next(todo, None)):
+                job = DecodeSlice(address, limits, cut, part)
+                ahead.append((part, tasks.start(_pictures(workers, job))))
+            if not ahead:
+                break
+            part, task = ahead.popleft()
+            yield made(source, cut, part.begin, part.until, await task, extent.end_s)
+    yield _end(source, address, cut, extent)
 
 
 async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: Extent | None) -> AsyncGenerator[Step]:
@@ -96,9 +92,9 @@ async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: E
                         extent = part
                         continue
                     held |= {picture.chosen.k: picture for picture in part}
-                    until = _whole(cut, part[-1].chosen.k)
+                    until = whole(cut, part[-1].chosen.k)
                     if until > begin:
-                        yield _made(source, cut, begin, until, held.values(), None)
+                        yield made(source, cut, begin, until, held.values(), None)
                         held = {k: p for k, p in held.items() if k >= cut.samples(until, until + 1)[0]}
                         begin, came = until, True
             break
@@ -110,10 +106,10 @@ async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: E
     if extent is None:  # nobody knows how far it goes
         raise Rejected(f"{job.address.shown}: cannot be decoded beyond window {begin}")
     if failures < ATTEMPTS and begin < extent.count:
-        yield _made(source, cut, begin, extent.count, held.values(), extent.end_s)
+        yield made(source, cut, begin, extent.count, held.values(), extent.end_s)
     elif begin < extent.count:
         yield [gap(cut, source, begin, extent.count, UNREADABLE, "failed")], extent.count
-    yield _end(source, cut, extent)
+    yield _end(source, job.address, cut, extent)
 
 
 async def _pictures(workers: Workers, job: DecodeSlice) -> list[Picture] | None:
@@ -135,7 +131,7 @@ async def _again(workers: Workers, job: Survey | DecodeSlice) -> Any:
     return await workers.one(job)
 
 
-def _made(
+def made(
     source: Source, cut: Cut, begin: int, until: int, pictures: Iterable[Picture] | None, end_s: Fraction | None
 ) -> Step:
     if pictures is None:
@@ -144,7 +140,7 @@ def _made(
     return list(windows(cut, source, by_number, begin, until, end_s)), until
 
 
-def _whole(cut: Cut, last: int) -> int:
+def whole(cut: Cut, last: int) -> int:
     """The first window that may still get a sample behind `last`."""
     until = max(cut.first, cut.at((last + 1) * cut.sampling.sample_s - cut.sampling.length_s))
     while cut.samples(until, until + 1)[1] <= last + 1:
@@ -152,13 +148,14 @@ def _whole(cut: Cut, last: int) -> int:
     return until
 
 
-def _end(source: Source, cut: Cut, extent: Extent) -> Step:
+def _end(source: Source, address: Address, cut: Cut, extent: Extent) -> Step:
     """What the file says it has and does not hold, then the record behind the last window."""
     records = []
     end_s = extent.end_s
     if extent.declared > extent.count:
-        log.warning("windows %d to %d are not in the file: %s", extent.count, extent.declared - 1, extent.damage)
+        why = extent.damage or "it ends earlier than it says"
+        log.warning("%s: windows %d to %d are missing: %s", address.shown, extent.count, extent.declared - 1, why)
         records.append(gap(cut, source, extent.count, extent.declared, UNREADABLE, "failed"))
         end_s = cut.start_s(extent.declared)
-    records.append(ended(source, extent.declared, end_s))
+    records.append(ended(cut, source, extent.declared, end_s))
     return records, extent.declared

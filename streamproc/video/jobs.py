@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, Protocol
 
 from av.video.frame import VideoFrame
 
@@ -137,7 +138,10 @@ class DecodeAll:
             yield _extent(video, cut, count.samples, count.ticks * video.time_base)
 
 
-Job = Survey | DecodeSlice | DecodeAll
+class Job(Protocol):
+    """Whatever a worker can run."""
+
+    def run(self) -> Iterator[Any]: ...
 
 
 def _slice(table: Table, begin: int, until: int, here: Sequence[tuple[int, Chosen]]) -> Slice:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
@@ -68,6 +69,8 @@ class Cut:
     sampling: Sampling
     origin_s: Fraction = Fraction(0)
     first: int = 0
+    began: datetime | None = None
+    """Of a feed: when its stream time was 0."""
 
     @classmethod
     def on(cls, grid: Grid, sampling: Sampling) -> Cut:
@@ -77,6 +80,12 @@ class Cut:
 
     def start_s(self, index: int) -> Fraction:
         return self.origin_s + (index - self.first) * self.sampling.step_s
+
+    def utc(self, time_s: Fraction) -> str | None:
+        """Wall-clock time of a stream time."""
+        if self.began is None:
+            return None
+        return (self.began + timedelta(milliseconds=_ms(time_s))).isoformat(timespec="milliseconds")
 
     def at(self, t: Fraction) -> int:
         """The last window that starts at or before t."""
@@ -131,6 +140,7 @@ def windows(
 def gap(cut: Cut, source: Source, begin: int, until: int, reason: str, outcome: Outcome = "skipped") -> Window:
     """Windows that are not there, counted."""
     return _record(
+        cut,
         source,
         index=begin,
         until_index=until,
@@ -141,9 +151,9 @@ def gap(cut: Cut, source: Source, begin: int, until: int, reason: str, outcome: 
     )
 
 
-def ended(source: Source, count: int, end_s: Fraction) -> Window:
+def ended(cut: Cut, source: Source, count: int, end_s: Fraction) -> Window:
     """The record behind the last window."""
-    return _record(source, index=count, start_s=end_s, end_s=end_s, count=count)
+    return _record(cut, source, index=count, start_s=end_s, end_s=end_s, count=count)
 
 
 def _frames(cut: Cut, pictures: Mapping[int, Picture], index: int) -> list[tuple[int, Picture]]:
@@ -161,12 +171,14 @@ def _window(
     start_s = cut.start_s(index)
     full_s = start_s + cut.sampling.length_s
     return _record(
+        cut,
         source,
         index=index,
         start_s=start_s,
         end_s=full_s if end_s is None else min(full_s, max(end_s, start_s)),
         frames=tuple(
-            Frame(t_ms=round(1000 * p.chosen.time_s), frame=p.chosen.number, jpeg=p.jpeg.data) for _, p in frames
+            Frame(t_ms=round(1000 * p.chosen.time_s), frame=p.chosen.number or None, jpeg=p.jpeg.data)
+            for _, p in frames
         ),
         clips=_clips(cut, [k for k, _ in frames]),
         width=frames[0][1].jpeg.width,
@@ -188,7 +200,9 @@ def _clips(cut: Cut, samples: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(clips)
 
 
-def _record(source: Source, *, start_s: Fraction, end_s: Fraction, outcome: Outcome = "done", **fields: Any) -> Window:
+def _record(
+    cut: Cut, source: Source, *, start_s: Fraction, end_s: Fraction, outcome: Outcome = "done", **fields: Any
+) -> Window:
     """Who speaks, and the id, are filled in by whoever emits it."""
     return Window(
         id="",
@@ -199,6 +213,7 @@ def _record(source: Source, *, start_s: Fraction, end_s: Fraction, outcome: Outc
         revision=source.revision,
         start_ms=_ms(start_s),
         end_ms=_ms(end_s),
+        utc=cut.utc(start_s),
         outcome=outcome,
         **fields,
     )

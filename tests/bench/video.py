@@ -129,12 +129,12 @@ def _spent(workers: Workers) -> float:
 
 
 def _file(folder: Path, case: Case) -> Path:
-    """A moving, noisy picture; the same ten seconds again and again, for making it costs more than measuring it."""
+    """A moving picture; the same ten seconds again and again, for making it costs more than measuring it."""
     path = folder / f"{case.size}-{case.encode.split('-preset')[0].split()[-1]}-{case.encode.split()[-1]}-{SECONDS}.mp4"
     if path.exists():
         return path
     first = folder / f"first-{path.name}"
-    picture = f"testsrc2=s={case.size}:r=25:d=10,noise=alls=6:allf=t:all_seed=7,format=yuv420p"
+    picture = f"testsrc2=s={case.size}:r=25:d=10,format=yuv420p"
     _ffmpeg(f"-f lavfi -i {picture} {case.encode}", first)
     _ffmpeg(f"-stream_loop {SECONDS // 10 - 1} -i {shlex.quote(str(first))} -c copy", path)
     first.unlink()

@@ -1,0 +1,112 @@
+"""A feed's time: what its packets say, held against the wall clock, so that stream time never jumps and never stands.
+
+A server that restarts, wraps its timestamps, jumps or pauses goes on with other numbers; the wall clock says where on
+the stream's own axis that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from time import monotonic
+
+import av
+from av.video.frame import VideoFrame
+
+from streamproc.errors import Misconfigured
+from streamproc.video.address import Address
+from streamproc.video.bitstream import never
+from streamproc.video.choice import Chosen, Rate
+from streamproc.video.container import Clock, Limits, Opened, opened
+from streamproc.video.picture import Painter
+from streamproc.video.windows import Cut, Picture
+
+JUMP_S = Fraction(5)
+"""More than this between two frames, or behind the wall clock, is no network's jitter."""
+
+
+@dataclass(slots=True)
+class StreamTime:
+    """Timestamps of one connection as stream time. `now_s` is the stream's time by the wall clock."""
+
+    offset_s: Fraction | None = None
+    last_s: Fraction = Fraction(-1)
+    wanted_s: Fraction = Fraction(0)
+    """When the next sample is wanted."""
+    jumps: int = 0
+
+    def at(self, time_s: Fraction, now_s: Fraction) -> Fraction:
+        if self.offset_s is None:
+            self.offset_s = now_s - time_s
+        found = time_s + self.offset_s
+        step_s = found - self.last_s
+        if (self.last_s >= 0 and not 0 <= step_s <= JUMP_S) or now_s - found > JUMP_S:
+            self.jumps += 1
+            self.offset_s = max(now_s, self.last_s) - time_s
+            found = time_s + self.offset_s
+        self.last_s = found
+        return found
+
+    def early(self, time_s: Fraction) -> bool:
+        """Shown before the next sample is wanted, for all we know."""
+        return self.offset_s is not None and time_s + self.offset_s < self.wanted_s
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How a connection ended; each does."""
+
+    why: str
+    jumps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFeed:
+    """Job: one connection. Answers: pictures as they become showable, then how it ended."""
+
+    address: Address
+    limits: Limits
+    cut: Cut
+    since_s: float
+    """The stream's time when the job begins."""
+    next_k: int
+    """The first sample nobody has."""
+
+    def run(self) -> Iterator[list[Picture] | Dropped]:
+        rule, began, next_k = self.cut.sampling.rule, monotonic(), self.next_k
+        if not isinstance(rule, Rate):
+            raise Misconfigured("a feed has no first frame to count from: say --fps, not --every")
+        with opened(self.address, self.limits) as video:
+            painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
+            times = StreamTime(wanted_s=next_k / rule.per_s)
+            for pts, frame in _frames(video, times):
+                now_s = Fraction(self.since_s) + Fraction(monotonic() - began)
+                time_s = times.at(pts * video.time_base, now_s)
+                k = floor(time_s * rule.per_s)
+                if k >= next_k:
+                    next_k = k + 1
+                    times.wanted_s = next_k / rule.per_s
+                    chosen = Chosen(k, k / rule.per_s, 0, pts, time_s)
+                    yield [Picture(chosen, painter.jpeg(frame))]
+            yield Dropped(video.damage or "the feed ended", times.jumps)
+
+
+def _frames(video: Opened, times: StreamTime) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames as they come; pictures that nobody needs, and those before the first that is whole, are left out."""
+    context, clock = video.stream.codec_context, Clock()
+    spare = video.reader.spare if video.reader else never
+    whole = False
+    for packet in video.packets_on():
+        if packet.pts is not None and times.early(packet.pts * video.time_base) and spare(bytes(packet)):
+            continue
+        try:
+            frames = context.decode(packet)
+        except av.FFmpegError:
+            continue  # a packet lost on the way; the picture after the next entry is whole again
+        for frame in frames:
+            pts = clock.best(frame.pts, frame.dts)
+            whole = whole or not frame.is_corrupt
+            if pts is not None and whole:
+                yield pts, frame

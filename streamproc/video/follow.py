@@ -1,0 +1,123 @@
+"""A feed as windows: it is read for ever, reconnected whenever it breaks, and what was missed is a counted gap.
+
+Stream time is time since the feed was first followed, by the wall clock. It moves on while the feed is down: then each
+step becomes a gap of its own, so that nobody behind us needs a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from random import Random
+
+from streamproc.errors import Rejected, Retryable
+from streamproc.messages import Source
+from streamproc.video.address import Address
+from streamproc.video.container import Limits
+from streamproc.video.decode import Step, made, whole
+from streamproc.video.feed import Dropped, ReadFeed
+from streamproc.video.tasks import ending_together
+from streamproc.video.windows import Cut, Picture
+from streamproc.video.workers import Workers
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = Fraction(5)
+"""A window that has got no picture so long after its end is missing."""
+QUEUE = 64
+"""Pictures waiting for whoever takes windows. When it is full the worker waits, and the network's buffers fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next connection: doubling, with jitter, so that feeds do not come back at once."""
+
+    first_s: float = 0.5
+    most_s: float = 30
+
+    def wait_s(self, failures: int, random: Random) -> float:
+        return min(self.most_s, self.first_s * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1)
+
+
+@dataclass(slots=True)
+class Feed:
+    """One feed that is followed, and what happened to it so far."""
+
+    workers: Workers
+    address: Address
+    cut: Cut
+    now_s: Callable[[], float]
+    """The stream's time by the wall clock; `cut.began` is where it was 0."""
+    limits: Limits = field(default_factory=Limits)
+    backoff: Backoff = field(default_factory=Backoff)
+    random: Random = field(default_factory=Random)
+    connections: int = 0
+    jumps: int = 0
+    _next_k: int = 0
+
+    async def windows(self, source: Source, *, cursor: int | None = None) -> AsyncGenerator[Step]:
+        """Windows and gaps from the cursor on, without end."""
+        cut = self.cut
+        begin = cut.first if cursor is None else cursor
+        self._next_k = cut.samples(begin, begin + 1)[0]
+        held: dict[int, Picture] = {}
+        came: asyncio.Queue[Picture] = asyncio.Queue(QUEUE)
+        async with ending_together() as tasks:
+            reading = tasks.start(self._read(came))
+            while not reading.done():  # it only ends by a mistake of ours, which must not look like a silent feed
+                picture = await self._next(came, begin)
+                if picture is None:
+                    until = begin + 1
+                else:
+                    held[picture.chosen.k] = picture
+                    until = whole(cut, picture.chosen.k)
+                if until <= begin:
+                    continue
+                step = made(source, cut, begin, until, held.values(), None)
+                begin = until
+                oldest, _ = cut.samples(begin, begin + 1)
+                held = {k: p for k, p in held.items() if k >= oldest}
+                yield step
+            reading.result()
+
+    async def _next(self, came: asyncio.Queue[Picture], begin: int) -> Picture | None:
+        """None when the window that is next has waited for long enough."""
+        due_s = self.cut.start_s(begin) + self.cut.sampling.length_s + PATIENCE_S
+        try:
+            async with asyncio.timeout(max(0.0, float(due_s) - self.now_s())):
+                return await came.get()
+        except TimeoutError:
+            return None
+
+    async def _read(self, came: asyncio.Queue[Picture]) -> None:
+        """Connections, one after the other."""
+        failures = 0
+        while True:
+            self.connections += 1
+            try:
+                if await self._connection(came):
+                    failures = 0
+            except (Rejected, Retryable) as e:  # also what looks hopeless: a camera that reboots answers nonsense first
+                log.warning("%s", e)
+            await asyncio.sleep(self.backoff.wait_s(failures, self.random))
+            failures += 1
+
+    async def _connection(self, came: asyncio.Queue[Picture]) -> bool:
+        """Until it drops; whether it brought anything."""
+        brought = False
+        job = ReadFeed(self.address, self.limits, self.cut, self.now_s(), self._next_k)
+        async with aclosing(self.workers.ask(job)) as parts:
+            async for part in parts:
+                if isinstance(part, Dropped):
+                    self.jumps += part.jumps
+                    log.warning("%s: %s", self.address.shown, part.why)
+                    continue
+                for picture in part:
+                    brought = True
+                    self._next_k = picture.chosen.k + 1
+                    await came.put(picture)
+        return brought
