@@ -70,7 +70,7 @@ class Workers:
         except TimeoutError:
             process.kill()
             code = await process.wait()
-        if code not in (0, UNREACHABLE):
+        if code not in (0, UNREACHABLE, -signal.SIGTERM):  # the last: told before it was listening
             self.failures.append(f"worker {number} was drained and ended with {code}")
 
     async def look(self) -> None:

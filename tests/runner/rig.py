@@ -15,7 +15,7 @@ from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.look import source_key
 from streamproc.stage import Stage
 from streamproc.topics import topic
-from streamproc.wire import Entry
+from streamproc.wire import Entry, Stored
 from tests.bus.memory import MemoryBus, MemoryLog
 from tests.sim import clock, toys
 
@@ -70,16 +70,20 @@ class Rig:
             await service.drain()
             await task
 
-    async def until(self, true: Callable[[], bool], *, within_s: float = 100.0) -> None:
+    async def until(self, true: Callable[[], bool], *, within_s: float = 100.0, every_s: float = 0.05) -> None:
         deadline = asyncio.get_running_loop().time() + within_s
         while not true():
             assert asyncio.get_running_loop().time() < deadline, "it never came true"
-            await asyncio.sleep(0.05)  # virtual: costs nothing
+            await asyncio.sleep(every_s)  # virtual: costs nothing
 
     # what came out
 
     def records(self, name: str) -> list[Any]:
         return [wire.decode(topic(name), s) for p in range(self.log.partitions) for s in self.log.all(name, p)]
+
+    def records_at(self, name: str) -> list[Stored]:
+        """As they lie there."""
+        return [s for p in range(self.log.partitions) for s in self.log.all(name, p)]
 
     def said(self, name: str) -> dict[tuple[str, int], Record]:
         found: dict[tuple[str, int], Record] = {}
