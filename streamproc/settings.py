@@ -49,6 +49,9 @@ _BY_KUBERNETES = re.compile(r"STREAMPROC_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|
 PARTITIONS = 16
 """Of a new deployment that does not say."""
 
+OF_DEVELOPERS = {"STREAMPROC_KAFKA_CACHE", "STREAMPROC_TEST_FOLDER"}
+"""Read by deploy/ and tests/, and no settings of a process."""
+
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -287,7 +290,7 @@ def _known_names_only(environ: Mapping[str, str]) -> None:
         said = name.upper()
         if not said.startswith(PREFIX) or said.startswith(f"{PREFIX}ENDPOINTS__") or _BY_KUBERNETES.fullmatch(said):
             continue
-        if said not in known:
+        if said not in known | OF_DEVELOPERS:
             raise Misconfigured(f"environment: no setting '{name}'{did_you_mean(name, known)}")
 
 

@@ -97,8 +97,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _told(error: BaseException) -> Code:
     """The error on stderr, in a line or two, and the code it ends with."""
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        say(f"{error.format_message()}\nSee {context.command_path if context else 'streamproc'} --help")
+        context, message = getattr(error, "ctx", None), error.format_message()
+        hint = f"\nSee {context.command_path if context else 'streamproc'} --help"
+        say(message if "--help" in message else message + hint)
         return Code(error.exit_code)
     if isinstance(error, typer.Abort):
         say("interrupted")

@@ -1,5 +1,7 @@
 """Ranges against a plain set."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +32,7 @@ def test_ranges_hold_what_a_set_would(steps: list[tuple[str, int, int]]) -> None
     assert {i for lo, hi in ranges for i in range(lo, hi)} == model
     pairs = ranges.pairs()
     assert all(lo < hi for lo, hi in pairs)
-    assert all(a[1] < b[0] for a, b in zip(pairs, pairs[1:], strict=False)), "neighbours that touch are one range"
+    assert all(a[1] < b[0] for a, b in pairwise(pairs)), "neighbours that touch are one range"
     assert ranges.total == len(model)
     assert ranges.end == max(model, default=-1) + 1
     assert Ranges(pairs) == ranges == ranges.copy()

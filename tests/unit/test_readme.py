@@ -30,7 +30,7 @@ def test_every_shell_line_is_of_a_kind_that_is_tested_here() -> None:
 
 def test_the_commands_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")
     for line in SHELL:
         if line.startswith("streamproc "):
             assert exit_code(build(), shlex.split(line)[1:]) == Code.DONE, line

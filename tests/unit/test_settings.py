@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamproc.errors import Misconfigured
-from streamproc.settings import INHERITED, EmbeddedAt, KafkaAt, load, names, parse_bus, variable
+from streamproc.settings import INHERITED, OF_DEVELOPERS, EmbeddedAt, KafkaAt, load, names, parse_bus, variable
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +147,12 @@ def test_a_misspelt_variable_is_an_error_and_not_passed_over(monkeypatch: pytest
     monkeypatch.setenv("STREAMPROC_BOUNDS__CALL", "7")
     with pytest.raises(Misconfigured, match="did you mean 'STREAMPROC_BOUNDS__CALLS'"):
         load()
+
+
+def test_what_deploy_and_tests_read_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OF_DEVELOPERS:
+        monkeypatch.setenv(name, "/somewhere")
+    load()
 
 
 def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ PARTITIONS = 4
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")
 
 
 async def on_a_bus(work: Callable[[Bus], Awaitable[Any]]) -> Any:

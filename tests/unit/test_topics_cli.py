@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from msgspec.structs import replace
 
 from streamproc.bus.claims import Claims, Folder
 from streamproc.bus.embedded import Embedded
+from streamproc.bus.kafka import Kafka
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.messages import Caption, record_id
 from streamproc.topics import all_topics, topic
 from streamproc.wire import Entry, encode
+from tests import brokers
 from tests.topics import golden
 
 
@@ -25,7 +29,7 @@ from tests.topics import golden
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has a folder, and so a bus, of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")  # also where a broker is named for other tests
 
 
 def streamproc(*arguments: str) -> int:
@@ -193,6 +197,35 @@ def test_what_cannot_be_read_is_shown_with_the_reason(capsys: pytest.CaptureFixt
     assert "value is no Caption" in shown["error"]
     assert streamproc("tail", "captions") == Code.DONE
     assert "value is no Caption" in capsys.readouterr().out
+
+
+@pytest.mark.kafka
+def test_on_kafka_it_is_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if (why := brokers.missing()) and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    bootstrap, prefix = brokers.shared(), f"t{uuid.uuid4().hex[:8]}."
+    monkeypatch.setenv("STREAMPROC_BUS", f"kafka://{bootstrap}")
+    monkeypatch.setenv("STREAMPROC_TOPIC_PREFIX", prefix)
+    monkeypatch.setenv("STREAMPROC_PARTITIONS", "4")
+    assert streamproc("create", "--replication", "1", "--json") == Code.DONE
+    assert len(json.loads(capsys.readouterr().out)["made"]) == 2 * len(all_topics())
+
+    async def publish() -> None:
+        bus = await Kafka.open(bootstrap, prefix=prefix, partitions=4)
+        try:
+            await bus.publish([caption(f"match{i}", i) for i in range(6)])
+        finally:
+            await bus.close()
+
+    asyncio.run(publish())
+    assert sorted(texts(tailed(capsys, "captions"))) == [f"minute {i}" for i in range(6)]
+    assert texts(tailed(capsys, "captions", "--stream", "match3")) == ["minute 3"]
+    assert streamproc("list", "--json") == Code.DONE
+    listed = {t["topic"]: t for t in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert listed["captions"]["partitions"] == 4
+    assert listed["captions"]["records"] >= 6
+    assert exit_code(build(), ["status", "--json"]) == Code.DONE
+    assert json.loads(capsys.readouterr().out) == {"services": [], "streams": [], "waits": []}
 
 
 def test_a_claim_is_checked_out_where_the_store_is_known(
