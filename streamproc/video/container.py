@@ -25,8 +25,9 @@ from streamproc.video.address import Address
 from streamproc.video.bitstream import Bitstream, bitstream, never
 
 ATTACHED = Disposition.attached_pic
-FOR_THE_MOMENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT}
-"""Errors of the machine rather than of the file."""
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
+FOR_THE_MOMENT = OUT_OF_FILES | {errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT}
+"""What the file system says of the machine rather than of the file."""
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # decoders talk about every damaged byte; we report what follows
 
@@ -143,7 +144,7 @@ def opened(address: Address, limits: Limits) -> Iterator[Opened]:
 def _open(address: Address, limits: Limits) -> InputContainer:
     try:
         return av.open(
-            address.target,
+            f"file:{address.target}" if address.is_file else address.target,  # or a path like concat:a is no path
             format=address.format,
             options=dict(address.options),
             timeout=(limits.open_s, limits.read_s),
@@ -213,7 +214,7 @@ def _stream(name: str, container: InputContainer, limits: Limits) -> VideoStream
 
 def _refused(name: str, address: Address, e: av.FFmpegError) -> StreamprocError:
     if address.is_file:
-        kind = Retryable if e.errno in FOR_THE_MOMENT else Rejected
+        kind = Retryable if e.errno in OUT_OF_FILES else Rejected  # all else FFmpeg also says of damaged bytes
         return kind(f"{name}: not a video that can be read: {_said(e)}")
     if isinstance(e, av.HTTPClientError):
         return Rejected(f"{name}: {_said(e)}")

@@ -53,6 +53,14 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     assert "Permission denied" in refused(path)
 
 
+def test_a_path_that_looks_like_an_address_is_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("concat:a.mp4", "c:odd.mp4", "-i.mp4", "100%d.mp4"):
+        Path(name).write_bytes(SMALL.make(folder).read_bytes())
+        with opened(address.parse(name), Limits()) as video:
+            assert len(list(sampling.samples(video, Every(5)))) == 5
+
+
 def test_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("<html>" * 1000)
