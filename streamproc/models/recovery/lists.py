@@ -48,7 +48,9 @@ _FIELD: Final = re.compile(
 )
 _BOLD: Final = re.compile(r"(?:\*\*|__)([^*_\n]{1,80}?)[:.]?(?:\*\*|__)[:.]?")
 _HEAD: Final = re.compile(r"[^:(\n\u2013\u2014]{1,80}?(?=[:(\n\u2013\u2014]|[ \t]-[ \t]|,|$)")
-_ASIDE: Final = re.compile(r"\(([^()\n]{1,80})\)")
+_PARTS: Final = re.compile(r"[(),|\n]|[ \t][-\u2013\u2014][ \t]")
+_SIDE: Final = re.compile(r"(?:home|away)(?: team)?", re.IGNORECASE)
+_SHARE: Final = re.compile(r"[01]?\.\d{1,4}|\d{1,3}(?:\.\d+)?[ \t]?%")
 _NOT: Final = re.compile(
     r"(?:no|not|none|0|false|n/a|nothing)\W*$|"
     r"(?:not|none|no \w{1,20}(?: \w{1,20})?) (?:(?:is|was|are|were|clearly) ){0,2}"
@@ -57,6 +59,7 @@ _NOT: Final = re.compile(
 )
 """'No foul visible' says that there was none; 'No. 9 scores' and 'no doubt' do not."""
 _TRIM: Final = " \t\n,;|-–—*_`\"'."
+_TRIM_PART: Final = _TRIM.replace(".", "") + ":"  # of `.9` the point is a part
 _LONGEST_ITEM: Final = 2000
 _MOST_LINES: Final = 400
 """A list that is longer is a loop; its beginning says all that it says."""
@@ -102,13 +105,10 @@ def _event(item: str, known: Callable[[str], bool]) -> dict[str, str] | None:
     label, rest = _head(item[: fields[0].start()] if fields else item)
     if _NOT.match(rest.partition("\n")[0].lstrip(" :*-–—(=\t")):
         return {} if known(label) or known(label.removesuffix("s")) else None
-    aside = _aside(rest)
-    if not label or not (known(label) or event.keys() | aside.keys() >= {"confidence"} or "team" in event | aside):
+    beside = _beside(rest) if not fields else _short(rest)
+    if not label or not (known(label) or not {"team", "confidence"}.isdisjoint(event.keys() | beside.keys())):
         return None
-    said = _ASIDE.sub("", rest).strip(_TRIM + ":")
-    if said and not fields:
-        event["details"] = said
-    return {"label": label, **aside, **event}
+    return {"label": label, **beside, **event}
 
 
 def _fields(item: str, fields: list[re.Match[str]]) -> dict[str, str]:
@@ -133,16 +133,27 @@ def _head(head: str) -> tuple[str, str]:
     return (name.strip(_TRIM), head[found.end() :]) if found and len(name.split()) <= _MOST_WORDS else ("", "")
 
 
-def _aside(rest: str) -> dict[str, str]:
-    """Team and confidence out of `(home, 0.9)`."""
-    found = {}
-    if aside := _ASIDE.search(rest):
-        for part in aside[1].split(","):
-            said = part.strip(_TRIM)
-            if said.lower() in ("home", "away"):
-                found["team"] = said
-            elif re.fullmatch(r"[01]?\.\d{1,4}|\d{1,3}(?:\.\d+)?[ \t]?%", said):
-                found["confidence"] = said
+def _beside(rest: str) -> dict[str, str]:
+    """`(home, 0.9): what happened` and `- home - 0.9`: team and confidence by their form, the longest of the others as details."""
+    before, colon, after = rest.partition(":")
+    found = _short(before if colon else rest)
+    told = (
+        after.strip(_TRIM)
+        if colon
+        else max((p for p in _PARTS.split(rest) if not _short(p)), key=len, default="").strip(_TRIM)
+    )
+    return {**found, "details": told} if told else found
+
+
+def _short(text: str) -> dict[str, str]:
+    """What stands between brackets, commas and dashes and can only be a team or a confidence."""
+    found: dict[str, str] = {}
+    for part in _PARTS.split(text):
+        said = part.strip(_TRIM_PART)
+        if _SIDE.fullmatch(said):
+            found.setdefault("team", said)
+        elif _SHARE.fullmatch(said):
+            found.setdefault("confidence", said)
     return found
 
 

@@ -38,6 +38,8 @@ _SENTENCE: Final = re.compile(
 )
 _DRESS: Final = " \t\r\n.!*_`'\"“”‘’"
 _LABELLED: Final = re.compile(r"(?:answer|output|result|events?|response|final answer)\W{1,4}")
+_TWICE: Final = re.compile(r"(?:none|null|nothing)\W{1,4}(.*?)\W*", re.DOTALL)
+"""'None (no significant events)'"""
 _LONGEST: Final = 200
 
 
@@ -55,7 +57,10 @@ def _says_nothing(text: str) -> bool:
         bare = bare[labelled.end() :].strip(_DRESS)
         if bare in _SPELLED:
             return True
-    return _SENTENCE.fullmatch(bare) is not None
+    if _SENTENCE.fullmatch(bare):
+        return True
+    twice = _TWICE.fullmatch(bare)
+    return twice is not None and _SENTENCE.fullmatch(twice[1].strip(_DRESS)) is not None
 
 
 def begins_with_nothing(text: str) -> bool:

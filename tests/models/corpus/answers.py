@@ -202,6 +202,9 @@ WHOLE: dict[str, Write] = {
     "list with brackets": lambda e: "\n".join(
         f"{i}. {x.label} ({x.team}, {x.confidence}): {x.details}" for i, x in enumerate(e, 1)
     ),
+    "list with dashes": lambda e: "\n".join(
+        f"{i}. {x.label} - {x.team} team - {x.confidence:.2f}" for i, x in enumerate(e, 1)
+    ),
     "table": lambda e: (
         "| Event | Team | Confidence | Details |\n|---|---|---|---|\n"
         + "\n".join(f"| {x.label} | {x.team} | {x.confidence} | {x.details} |" for x in e)
@@ -237,6 +240,7 @@ _TOLD: dict[str, Callable[[Event], Event]] = {
     "labels with a letter wrong": lambda e: _event(
         e.label, e.team, e.confidence, e.details, said=None if len(e.label) <= 5 else _misspelt(e.label)
     ),
+    "list with dashes": lambda e: _event(e.label, e.team, e.confidence, None),
     "confidence in percent": lambda e: _event(e.label, e.team, float(f"{(e.confidence or 0):.2f}"), e.details),
 }
 """Kinds whose text says it otherwise than the window's events do."""
@@ -288,6 +292,8 @@ NOTHING: tuple[str, ...] = (
     "Nothing significant happens.",
     "No events were detected during this window.",
     "None of the listed events",
+    "None (no significant events)",
+    "None - no events were detected.",
     "None\n\nThe players are walking back to the centre circle.",
     "None.\n\nExplanation: the ball is not in the picture.",
     "- Goal: none\n- Foul: none\n- Corner: none",
