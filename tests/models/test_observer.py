@@ -79,6 +79,16 @@ async def test_where_nothing_fires_the_null_class_is_exactly_none(client: Client
     assert await client.text(asked(EVENTS, jpeg(), jpeg())) == "None"
 
 
+async def test_any_json_is_an_object_with_the_events_or_the_text(client: Client) -> None:
+    form = {"type": "json_object"}
+    some = orjson.loads(await client.text(asked(EVENTS, jpeg(), jpeg(patch=RED), response_format=form)))
+    none = orjson.loads(await client.text(asked(EVENTS, jpeg(), jpeg(), response_format=form)))
+    text = orjson.loads(await client.text(asked("What is to be seen?", jpeg(), response_format=form)))
+    assert "Red card" in [e["label"] for e in some["events"]]
+    assert none == {"events": []}
+    assert "1 frames" in text["text"]
+
+
 async def test_without_labels_it_writes_a_caption(client: Client) -> None:
     assert "2 frames" in await client.text(asked("What is to be seen?", jpeg(), jpeg()))
 

@@ -206,9 +206,12 @@ class Observer:
                 return orjson.dumps(by_schema(facts, schema)).decode()
         except Impossible as e:
             raise Refusal(400, f"Grammar error: {e}") from e
-        if form.get("type") == "json_object":
-            return orjson.dumps({"text": in_words(facts)}).decode()
-        return in_words(facts)
+        said = in_words(facts)
+        if form.get("type") != "json_object":
+            return said
+        if said == "None" or said.startswith("["):
+            return orjson.dumps({"events": [] if said == "None" else orjson.loads(said)}).decode()
+        return orjson.dumps({"text": said}).decode()
 
     def load(self, wanted: str) -> dict[str, str]:
         """The header that tells how many wait, to those who ask for it in JSON."""
