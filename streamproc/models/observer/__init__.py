@@ -4,6 +4,7 @@ So a laptop runs everything, and tests run on the real path of HTTP. It is no mo
 it can find in pictures.
 """
 
-from streamproc.models.observer.app import ABILITIES, Observer, Settings, create_app, running
+from streamproc.models.observer.app import create_app, running
+from streamproc.models.observer.chat import ABILITIES, Observer, Settings
 
 __all__ = ["ABILITIES", "Observer", "Settings", "create_app", "running"]
