@@ -35,6 +35,7 @@ _TURN: Final = re.compile(
     r"|\[/INST\]|<\|start_header_id\|>[ \t]*assistant[ \t]*<\|end_header_id\|>",
     re.IGNORECASE,
 )
+_SPEAKERS: Final = ("assistant", "model", "[/inst]")
 _SPECIAL: Final = re.compile(r"</?s>|<\|(?:im_end|end|endoftext|eot_id|assistant|user|begin_of_box|end_of_box)\|>")
 _MOST_BLOCKS: Final = 64
 _MOST_VALUES: Final = 256
@@ -148,7 +149,8 @@ def without_echo(text: str, prompt: str | None) -> tuple[str, tuple[str, ...]]:
     if prompt and (said := _repeated(answer, prompt)) is not None:
         answer = said
         how.append("echo")
-    turns = list(_TURN.finditer(answer))
+    folded = answer.lower()
+    turns = list(_TURN.finditer(answer)) if any(name in folded for name in _SPEAKERS) else []
     if turns and answer[turns[-1].end() :].strip():
         if answer[: turns[-1].start()].strip() and "echo" not in how:
             how.append("echo")
