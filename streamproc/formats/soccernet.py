@@ -6,11 +6,11 @@ believed, as the official evaluation does; the row is counted as a problem.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -118,6 +118,7 @@ def game_time(half: int, time_ms: int) -> str:
     return f"{half} - {minutes:02d}:{seconds:02d}"
 
 
+@lru_cache(maxsize=1 << 14)  # a match has 6,000 seconds, and a file says each of them many times
 def parse_game_time(text: str) -> tuple[int, int] | None:
     """(half, milliseconds) of `1 - 12:34`; None where it is no such time."""
     if not (found := _GAME_TIME.fullmatch(text)) or int(found[3]) > 59:
@@ -128,7 +129,7 @@ def parse_game_time(text: str) -> tuple[int, int] | None:
 # spots --------------------------------------------------------------------------------------------------------------
 
 
-class Spot(Struct, frozen=True, kw_only=True):
+class Spot(Struct, frozen=True, kw_only=True, gc=False):
     """One labelled moment of one half of a game."""
 
     half: int
@@ -145,7 +146,7 @@ class Spot(Struct, frozen=True, kw_only=True):
     """Where the event is known as a stretch; SoccerNet itself has moments only, and its evaluation does not look here."""
 
 
-class _Row(Struct):
+class _Row(Struct, gc=False):
     """Both files' rows; what is needed is asked for with a message of ours."""
 
     label: str | None = None
@@ -219,67 +220,72 @@ def _decoded(data: bytes, kind: type[_File], *, file: str) -> _File:
         raise Rejected(f"{file}: {e}") from e
 
 
-_Read = Callable[[_Row, str, Problems], Spot | None]
+_Read = Callable[["_Row", "_Place"], Spot | None]
+
+
+class _Place(NamedTuple):
+    """Where we are; the words are made only when something is wrong there."""
+
+    file: str
+    row: int
+    problems: Problems
+
+    def __str__(self) -> str:
+        return f"{self.file} row {self.row}"
+
+    def odd(self, kind: str, what: str) -> None:
+        self.problems.add(kind, f"{self} ({what})")
 
 
 def _spots(rows: Sequence[_Row], read: _Read, *, file: str, problems: Problems) -> list[Spot]:
-    spots = []
-    for number, row in enumerate(rows, start=1):
-        spot = read(row, f"{file} row {number}", problems)
-        if spot is not None:
-            spots.append(spot)
-    return spots
+    found = (read(row, _Place(file, number, problems)) for number, row in enumerate(rows, start=1))
+    return [spot for spot in found if spot is not None]
 
 
-def _label_spot(row: _Row, place: str, problems: Problems) -> Spot | None:
-    label, said = _label(row, place, problems), _said_time(row, place)
+def _label_spot(row: _Row, place: _Place) -> Spot | None:
+    label, said = _label(row, place), _said_time(row, place)
     if said is None:
         raise Rejected(f"{place}: no gameTime, and only that names the half of a label")
     half, said_ms = said
-    time_ms = said_ms if row.position is None else _position(row, place, said_ms=said_ms, problems=problems)
-    if label is None or not _is_half(half, place, problems):
+    time_ms = said_ms if row.position is None else _position(row, place, said_ms=said_ms)
+    if label is None or not _is_half(half, place):
         return None
-    return Spot(
-        half=half,
-        time_ms=time_ms,
-        label=label,
-        shown=row.visibility != "not shown",
-        team=row.team,
-        **_stretch(row, place),
-    )
+    spot = Spot(half=half, time_ms=time_ms, label=label, shown=row.visibility != "not shown", team=row.team)
+    return spot if row.start_ms is None else _stretched(spot, row, place)
 
 
-def _prediction_spot(row: _Row, place: str, problems: Problems) -> Spot | None:
-    label, said = _label(row, place, problems), _said_time(row, place)
+def _prediction_spot(row: _Row, place: _Place) -> Spot | None:
+    label, said = _label(row, place), _said_time(row, place)
     confidence = _confidence(row, place)
     half = _whole(row.half, place, "half")
     if said is not None and said[0] != half:
-        problems.add("gameTime names another half than 'half', which is believed", f"{place} ({row.game_time}, {half})")
+        place.odd("gameTime names another half than 'half', which is believed", f"{row.game_time}, {half}")
     if row.position is None:
         raise Rejected(f"{place}: no position, the milliseconds from the beginning of the half")
-    time_ms = _position(row, place, said_ms=said[1] if said else None, problems=problems)
-    if label is None or not _is_half(half, place, problems):
+    time_ms = _position(row, place, said_ms=said[1] if said else None)
+    if label is None or not _is_half(half, place):
         return None
-    return Spot(half=half, time_ms=time_ms, label=label, confidence=confidence, team=row.team, **_stretch(row, place))
-
-
-def _label(row: _Row, place: str, problems: Problems) -> str | None:
-    if row.label is None:
-        raise Rejected(f"{place}: no label")
-    if row.label in _NUMBER:
-        return row.label
-    label = label_of(row.label)
-    if label is None:
-        problems.add("label unknown, left out as the official evaluation does", f"{place} ('{row.label}')")
-    else:
-        problems.add("label spelt otherwise", f"{place} ('{row.label}' read as '{label}')")
-    return label
+    spot = Spot(half=half, time_ms=time_ms, label=label, confidence=confidence, team=row.team)
+    return spot if row.start_ms is None else _stretched(spot, row, place)
 
 
 _NUMBER: Final = {name: number for number, name in enumerate(LABELS)}
 
 
-def _said_time(row: _Row, place: str) -> tuple[int, int] | None:
+def _label(row: _Row, place: _Place) -> str | None:
+    if row.label in _NUMBER:
+        return row.label
+    if row.label is None:
+        raise Rejected(f"{place}: no label")
+    label = label_of(row.label)
+    if label is None:
+        place.odd("label unknown, left out as the official evaluation does", f"'{row.label}'")
+    else:
+        place.odd("label spelt otherwise", f"'{row.label}' read as '{label}'")
+    return label
+
+
+def _said_time(row: _Row, place: _Place) -> tuple[int, int] | None:
     if row.game_time is None:
         return None
     if (said := parse_game_time(row.game_time)) is None:
@@ -287,22 +293,20 @@ def _said_time(row: _Row, place: str) -> tuple[int, int] | None:
     return said
 
 
-def _position(row: _Row, place: str, *, said_ms: int | None, problems: Problems) -> int:
+def _position(row: _Row, place: _Place, *, said_ms: int | None) -> int:
     position = _whole(row.position, place, "position")
     if position < 0:
         raise Rejected(f"{place}: position {position} is before the half begins")
     if (
         said_ms is not None and abs(position - said_ms) > 1000
     ):  # a second: some round gameTime down, some to the nearest
-        problems.add(
-            "gameTime and position disagree, position is believed", f"{place} ({row.game_time}, {position} ms)"
-        )
+        place.odd("gameTime and position disagree, position is believed", f"{row.game_time}, {position} ms")
     if position >= AS_LONG_AS_A_VECTOR_MS:
-        problems.add("later than two hours, scored as at their end, as officially", f"{place} ({position} ms)")
+        place.odd("later than two hours, scored as at their end, as officially", f"{position} ms")
     return position
 
 
-def _whole(value: float | str | None, place: str, name: str) -> int:
+def _whole(value: float | str | None, place: _Place, name: str) -> int:
     if value is None:
         raise Rejected(f"{place}: no {name}")
     try:
@@ -311,31 +315,24 @@ def _whole(value: float | str | None, place: str, name: str) -> int:
         raise Rejected(f"{place}: {name} '{value}' is not a whole number") from e
 
 
-def _stretch(row: _Row, place: str) -> dict[str, Any]:
-    if row.start_ms is None or row.end_ms is None:
-        return {}
-    if not 0 <= row.start_ms <= row.end_ms:
-        raise Rejected(f"{place}: a stretch from {row.start_ms} to {row.end_ms} ms")
-    return {"start_ms": row.start_ms, "end_ms": row.end_ms}
-
-
-def _is_half(half: int, place: str, problems: Problems) -> bool:
+def _is_half(half: int, place: _Place) -> bool:
     if half in (1, 2):
         return True
-    problems.add("neither half 1 nor 2, left out as the official evaluation does", f"{place} (half {half})")
+    place.odd("neither half 1 nor 2, left out as the official evaluation does", f"half {half}")
     return False
 
 
-def _confidence(row: _Row, place: str) -> float:
+def _confidence(row: _Row, place: _Place) -> float:
     try:
         confidence = float(row.confidence)  # type: ignore[arg-type]  # None lands in the same message as what is no number
     except (TypeError, ValueError) as e:
         raise Rejected(f"{place}: confidence {row.confidence!r} is not a number; the metric ranks by it") from e
-    if not math.isfinite(confidence) or not 0 <= confidence <= 1:
+    if not 0 <= confidence <= 1:  # NaN is not, either
         raise Rejected(f"{place}: confidence {confidence} is not between 0 and 1; calibrate or scale it first")
     return confidence
 
 
-def plain(spot: Spot) -> dict[str, Any]:
-    """A spot as a row for people and scripts."""
-    return {"gameTime": game_time(spot.half, spot.time_ms), **msgspec.structs.asdict(spot)}
+def _stretched(spot: Spot, row: _Row, place: _Place) -> Spot:
+    if row.start_ms is None or row.end_ms is None or not 0 <= row.start_ms <= row.end_ms:
+        raise Rejected(f"{place}: a stretch from {row.start_ms} to {row.end_ms} ms")
+    return msgspec.structs.replace(spot, start_ms=row.start_ms, end_ms=row.end_ms)

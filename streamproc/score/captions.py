@@ -13,6 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
+import numpy as np
+
+from streamproc.score.spots import Floats
+
 Words: TypeAlias = Sequence[str]
 _WORD = re.compile(r"[a-z0-9]+")
 _SIGMA = 6.0
@@ -31,25 +35,30 @@ def _grams(text: Words, n: int) -> Counter[tuple[str, ...]]:
 
 def bleu(texts: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Of the whole collection, unsmoothed: 0 where no four words in a row are right anywhere."""
-    logs = 0.0
+    counts = [bleu_counts(text, refs) for text, refs in zip(texts, references, strict=True)]
+    return float(bleu_of(np.sum(counts, axis=0, keepdims=True))[0])
+
+
+def bleu_counts(text: Words, references: Sequence[Words]) -> list[int]:
+    """What a text adds to the collection: n-grams that are right, n-grams, its length, the nearest reference's."""
+    right, total = [], []
     for n in range(1, 5):
-        right = total = 0
-        for text, refs in zip(texts, references, strict=True):
-            allowed: Counter[tuple[str, ...]] = Counter()
-            for ref in refs:
-                allowed |= _grams(ref, n)
-            grams = _grams(text, n)
-            right += (grams & allowed).total()
-            total += grams.total()
-        if not right:
-            return 0.0
-        logs += math.log(right / total) / 4
-    said = sum(map(len, texts))
-    wanted = sum(
-        min((abs(len(ref) - len(text)), len(ref)) for ref in refs)[1]
-        for text, refs in zip(texts, references, strict=True)
-    )
-    return math.exp(logs + min(0.0, 1 - wanted / said))
+        allowed: Counter[tuple[str, ...]] = Counter()
+        for ref in references:
+            allowed |= _grams(ref, n)
+        grams = _grams(text, n)
+        right.append((grams & allowed).total())
+        total.append(grams.total())
+    _, nearest = min((abs(len(ref) - len(text)), len(ref)) for ref in references)
+    return [*right, *total, len(text), nearest]
+
+
+def bleu_of(counts: Floats) -> Floats:
+    """BLEU-4 of summed counts, a number a row."""
+    right, total, said, wanted = counts[:, :4], counts[:, 4:8], counts[:, 8], counts[:, 9]
+    any_right = right.min(axis=1, keepdims=True) > 0
+    logs = np.log(np.where(any_right, right, 1) / np.maximum(total, 1)).mean(axis=1)
+    return np.asarray(any_right[:, 0] * np.exp(logs + np.minimum(0, 1 - wanted / np.maximum(said, 1))))
 
 
 # ROUGE-L ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from streamproc.formats.soccernet import LABELS, Spot
 from streamproc.score import spotting
 from tests.score import official
 
-ROUNDS = 3
+ROUNDS = 2
 Value = tuple[str, float, float | None, bool | None]
 
 

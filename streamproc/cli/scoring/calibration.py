@@ -17,6 +17,7 @@ from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.games import Games
+    from streamproc.formats.soccernet import Spot
     from streamproc.score.calibration import Reliability
 
 
@@ -127,7 +128,7 @@ def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
     from streamproc.score import calibration as worth
 
     said = [games.said, *(folders.again(games, folder).said for folder in runs[1:])]
-    rows = [(run, part, spot) for run, spots in enumerate(said) for part, spot in spots]
+    rows = [(run, part, spot) for run, spots in enumerate(said) for part, spot in folders.rows(spots)]
     seen = agreement.Sightings(
         run=np.array([run for run, _, _ in rows], np.int64),
         part=np.array([part for _, part, _ in rows], np.int64),
@@ -136,10 +137,10 @@ def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
     )
     groups = agreement.group(seen, runs=len(runs), within_ms=within_ms)
     sure = worth.from_agreement(groups.count, np.full(len(groups.part), len(runs)))
-    spots = []
+    spots: list[list[Spot]] = [[] for _ in games.names]
     for members, confidence in zip(groups.rows.tolist(), sure.tolist(), strict=True):
         _, part, first = rows[min((m for m in members if m >= 0), key=lambda m: rows[m][2].time_ms)]
-        spots.append((part, msgspec.structs.replace(first, confidence=confidence)))
+        spots[part // 2].append(msgspec.structs.replace(first, confidence=confidence))
     return folders.with_said(games, spots)
 
 

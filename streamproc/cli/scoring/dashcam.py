@@ -53,7 +53,7 @@ def dashcam(
         result["comparison"] = _compare(pairs, _pairs(truth, against, problems), draws=draws, seed=seed)
     result["problems"] = problems.plain()
     report.warn(problems)
-    values = {name: of["mean"] for name, of in result["headline"].items()}
+    values = {name: of["value"] for name, of in result["headline"].items()}
     report.draw(
         plot, "bars", values, {name: of["interval"] for name, of in result["headline"].items() if of["interval"]}
     )
@@ -61,37 +61,33 @@ def dashcam(
 
 
 def score(pairs: list[tuple[Clip, Clip | None]], *, draws: int, seed: int) -> dict[str, Any]:
-    from streamproc.score import bootstrap
-    from streamproc.score import dashcam as clips
-
-    columns = clips.headline(pairs)
-    weights = bootstrap.draws(len(pairs), count=draws, seed=seed) / len(pairs) if draws else None
-    headline = {}
-    for name, values in columns.items():
-        ends = bootstrap.interval(weights @ values, at=float(values.mean())) if weights is not None else None
-        headline[name] = {"mean": float(values.mean()), "interval": [ends.low, ends.high] if ends else None}
-    return {
-        "clips": len(pairs),
-        "answered": sum(answer is not None for _, answer in pairs),
-        "headline": headline,
-        "collection": clips.collection(pairs),
-        "categories": {
-            name: {"accuracy": of.accuracy, "macro_f1": of.macro_f1, "f1": of.f1}
-            for name, of in clips.categories(pairs).items()
-        },
-    }
-
-
-def _compare(first: Any, second: Any, *, draws: int, seed: int) -> dict[str, Any]:
     import numpy as np
 
     from streamproc.score import bootstrap
     from streamproc.score import dashcam as clips
 
-    ours, theirs = clips.headline(first), clips.headline(second)
-    both = {name: np.concatenate((values, theirs[name])) for name, values in ours.items()}
+    weights = bootstrap.draws(len(pairs), count=draws, seed=seed)
+    headline = {}
+    for name, statistic in clips.headline(pairs).items():
+        value = float(statistic(np.ones((1, len(pairs))))[0])
+        ends = bootstrap.interval(statistic(weights), at=value) if draws else None
+        headline[name] = {"value": value, "interval": [ends.low, ends.high] if ends else None}
+    return {
+        "clips": len(pairs),
+        "answered": sum(answer is not None for _, answer in pairs),
+        "headline": headline,
+        "mean_errors": clips.errors(pairs),
+        "f1": clips.f1(pairs),
+    }
+
+
+def _compare(first: Any, second: Any, *, draws: int, seed: int) -> dict[str, Any]:
+    from streamproc.score import bootstrap
+    from streamproc.score import dashcam as clips
+
+    both = clips.headline(first + second)
     found = bootstrap.compare(
-        lambda weights: {name: weights @ values / len(first) for name, values in both.items()},
+        lambda weights: {name: statistic(weights) for name, statistic in both.items()},
         units=len(first),
         count=draws,
         seed=seed,
@@ -122,18 +118,10 @@ def _show(result: dict[str, Any]) -> None:
     frame.line(f"{result['clips']} clips, {result['answered']} answered")
     compared = result.get("comparison", {})
     rows = [
-        [name, report.number(of["mean"]), report.between(of["interval"])]
+        [name, report.number(of["value"]), report.between(of["interval"])]
         + ([f"{compared[name]['difference']:+.4f}", f"{compared[name]['p']:.4f}"] if compared else [])
         for name, of in result["headline"].items()
     ]
-    frame.table(["", "mean", "95 %", *(["minus the other", "p"] if compared else [])], rows)
+    frame.table(["", "value", "95 %", *(["minus the other", "p"] if compared else [])], rows)
     frame.line("")
-    frame.table(["over all clips", ""], [[name, report.number(value)] for name, value in result["collection"].items()])
-    frame.line("")
-    frame.table(
-        ["category", "accuracy", "macro F1"],
-        [
-            [name, report.number(of["accuracy"]), report.number(of["macro_f1"])]
-            for name, of in result["categories"].items()
-        ],
-    )
+    frame.table(["mean error", ""], [[name, report.number(value, 2)] for name, value in result["mean_errors"].items()])

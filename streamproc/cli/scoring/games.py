@@ -15,7 +15,7 @@ from streamproc.errors import Misconfigured, Rejected, did_you_mean
 from streamproc.formats import coverage, soccernet
 from streamproc.formats.problems import Problems
 from streamproc.formats.soccernet import LABELS, Spot
-from streamproc.score.spots import Predictions, Stretches, Truth
+from streamproc.score.spots import Ints, Predictions, Stretches, Truth
 
 NUMBER = {name: number for number, name in enumerate(LABELS)}
 Place = Path | zipfile.Path
@@ -28,9 +28,9 @@ class Games:
     names: list[str]
     truth: Truth
     predictions: Predictions
-    said: list[tuple[int, Spot]]
-    """(part, spot) of the predictions, row for row."""
-    true: list[tuple[int, Spot]]
+    true: list[list[Spot]]
+    said: list[list[Spot]]
+    """What the columns were made of, by game: their rows are these in order."""
     problems: Problems = field(default_factory=Problems)
 
     def moment(self, part: int, time_ms: int) -> str:
@@ -38,13 +38,17 @@ class Games:
 
     def some(self, numbers: Sequence[int]) -> Games:
         """Only these games, numbered anew."""
-        parts = {2 * g + h: 2 * n + h for n, g in enumerate(numbers) for h in (0, 1)}
         return _games(
             [self.names[g] for g in numbers],
-            [(parts[p], s) for p, s in self.true if p in parts],
-            [(parts[p], s) for p, s in self.said if p in parts],
+            [self.true[g] for g in numbers],
+            [self.said[g] for g in numbers],
             self.problems,
         )
+
+
+def rows(by_game: Sequence[Sequence[Spot]]) -> Iterator[tuple[int, Spot]]:
+    """(part, spot), in the order of the columns."""
+    return ((2 * g + spot.half - 1, spot) for g, spots in enumerate(by_game) for spot in spots)
 
 
 def read(labels: Path, predictions: Path, *, wanted: str | None = None) -> Games:
@@ -55,44 +59,57 @@ def read(labels: Path, predictions: Path, *, wanted: str | None = None) -> Games
     return _games(names, true, said(predictions, names, every=every, problems=problems), problems)
 
 
-def labelled(
-    labels: Path, *, wanted: str | None = None, problems: Problems
-) -> tuple[list[str], list[tuple[int, Spot]]]:
-    """Names of the games, and (part, label) of all that happens in them."""
+def labelled(labels: Path, *, wanted: str | None = None, problems: Problems) -> tuple[list[str], list[list[Spot]]]:
+    """Names of the games, and what happens in each."""
     files = _files(labels, soccernet.LABELS_FILE)
     names = chosen(sorted(files), wanted) if wanted else sorted(files)
     true = []
-    for g, name in enumerate(names):
+    for name in names:
         spots = soccernet.read_labels(files[name].read_bytes(), file=str(files[name]), problems=problems)
-        true += [(2 * g + spot.half - 1, spot) for spot in spots]
+        true.append(spots)
         if not spots:
             problems.add("game without a single label", str(files[name]))
-    if not true:
+    if not any(true):
         raise Misconfigured(f"{labels}: {len(names)} games without a single label; there is nothing to score against")
     return names, true
 
 
-def truth(rows: Sequence[tuple[int, Spot]]) -> Truth:
-    return Truth.of((p, NUMBER[s.label], s.time_ms, s.shown) for p, s in rows)
+def truth(by_game: Sequence[Sequence[Spot]]) -> Truth:
+    part, label, time_ms = _places(by_game)
+    shown = np.fromiter((s.shown for _, s in rows(by_game)), np.bool_, len(part))
+    return Truth(part=part, label=label, time_ms=time_ms, shown=shown)
 
 
-def said(folder: Path, names: Sequence[str], *, every: Sequence[str], problems: Problems) -> list[tuple[int, Spot]]:
-    """(part, spot) of all predictions for these games. Files for games that nobody labelled are counted."""
+def predictions_of(by_game: Sequence[Sequence[Spot]]) -> Predictions:
+    part, label, time_ms = _places(by_game)
+    confidence = np.fromiter((s.confidence for _, s in rows(by_game)), np.float64, len(part))
+    return Predictions(part=part, label=label, time_ms=time_ms, confidence=confidence)
+
+
+def _places(by_game: Sequence[Sequence[Spot]]) -> tuple[Ints, Ints, Ints]:
+    count = sum(map(len, by_game))
+    part = np.fromiter((p for p, _ in rows(by_game)), np.int64, count)
+    label = np.fromiter((NUMBER[s.label] for _, s in rows(by_game)), np.int64, count)
+    return part, label, np.fromiter((s.time_ms for _, s in rows(by_game)), np.int64, count)
+
+
+def said(folder: Path, names: Sequence[str], *, every: Sequence[str], problems: Problems) -> list[list[Spot]]:
+    """What was predicted for each of these games. Files for games that nobody labelled are counted."""
     files = _files(folder, soccernet.PREDICTIONS_FILE)
     for name in sorted(files.keys() - set(every)):
         problems.add("predictions for a game without labels, left out", str(files[name]))
-    rows = []
-    for g, name in enumerate(names):
+    found: list[list[Spot]] = []
+    for name in names:
         if name not in files:
             problems.add("game without predictions, scored as if nothing had been found", f"{folder}: {name}")
+            found.append([])
             continue
-        spots = soccernet.read_predictions(files[name].read_bytes(), file=str(files[name]), problems=problems)
-        rows += [(2 * g + spot.half - 1, spot) for spot in spots]
+        found.append(soccernet.read_predictions(files[name].read_bytes(), file=str(files[name]), problems=problems))
     if not files.keys() & set(names):
         raise Misconfigured(
             f"{folder}: no {soccernet.PREDICTIONS_FILE} for any of the {len(names)} games; first looked for {names[0]}/"
         )
-    return rows
+    return found
 
 
 def again(games: Games, folder: Path) -> Games:
@@ -101,9 +118,9 @@ def again(games: Games, folder: Path) -> Games:
     return _games(games.names, games.true, said(folder, games.names, every=games.names, problems=problems), problems)
 
 
-def with_said(games: Games, rows: list[tuple[int, Spot]]) -> Games:
+def with_said(games: Games, said: list[list[Spot]]) -> Games:
     """The same games and labels with other predictions."""
-    return _games(games.names, games.true, rows, games.problems)
+    return _games(games.names, games.true, said, games.problems)
 
 
 def chosen(names: Sequence[str], wanted: str) -> list[str]:
@@ -200,19 +217,10 @@ def _zipped(file: Path, name: str) -> Iterator[tuple[str, Place]]:
             yield game, zipfile.Path(archive, inside)
 
 
-def _games(names: list[str], true: list[tuple[int, Spot]], said_: list[tuple[int, Spot]], problems: Problems) -> Games:
+def _games(names: list[str], true: list[list[Spot]], said: list[list[Spot]], problems: Problems) -> Games:
     return Games(
-        names=names,
-        truth=truth(true),
-        predictions=columns(said_),
-        said=said_,
-        true=true,
-        problems=problems,
+        names=names, truth=truth(true), predictions=predictions_of(said), true=true, said=said, problems=problems
     )
-
-
-def columns(rows: Sequence[tuple[int, Spot]]) -> Predictions:
-    return Predictions.of((p, NUMBER[s.label], s.time_ms, s.confidence or 0.0) for p, s in rows)
 
 
 def length_ms(games: Games, looked: Looked | None) -> int:

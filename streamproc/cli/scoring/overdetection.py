@@ -160,7 +160,7 @@ def _reference(labels: Path | None, against: Sequence[Path], problems: Any) -> l
             None,
             f"{names[part // 2]} label",
         )
-        for part, spot in true
+        for part, spot in folders.rows(true)
     ]
 
 

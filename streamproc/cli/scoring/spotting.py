@@ -172,7 +172,7 @@ def _ends(values: Floats, at: float) -> list[float]:
 
 def _spans(games: Games) -> dict[str, float] | None:
     """Temporal IoU, where both sides have rows with a stretch."""
-    from streamproc.cli.scoring.games import NUMBER
+    from streamproc.cli.scoring.games import NUMBER, rows
     from streamproc.formats.soccernet import LABELS
     from streamproc.score import detection
     from streamproc.score.spots import Stretches
@@ -180,10 +180,10 @@ def _spans(games: Games) -> dict[str, float] | None:
     true, said = (
         Stretches.of(
             (p * len(LABELS) + NUMBER[s.label], s.start_ms, s.end_ms)
-            for p, s in rows
+            for p, s in rows(spots)
             if s.start_ms is not None and s.end_ms is not None
         )
-        for rows in (games.true, games.said)
+        for spots in (games.true, games.said)
     )
     if not len(true.part) or not len(said.part):
         return None
