@@ -46,6 +46,9 @@ INHERITED = {
 _BY_KUBERNETES = re.compile(r"STREAMPROC_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP)(_.*)?)?)")
 """A pod is told of every service in its namespace; one named `streamproc…` looks like a setting and is none."""
 
+LEVELS = {"warn": "warning", "critical": "error", "fatal": "error", "trace": "debug", "notset": "debug"}
+"""What other programs call the nearest of ours: LOG_LEVEL is theirs too."""
+
 PARTITIONS = 16
 """Of a new deployment that does not say."""
 
@@ -72,16 +75,20 @@ class Kafka(Group):
     cafile: Path | None = None
     """Who signed the broker's certificate; without it the system's authorities are asked."""
 
-    @model_validator(mode="after")
-    def _sasl_needs_a_name(self) -> Self:
+    @field_validator("protocol", "mechanism", mode="before")
+    @classmethod
+    def _as_others_write_it(cls, name: object) -> object:
+        return name.upper() if isinstance(name, str) else name
+
+    def check(self) -> None:
+        """What is said goes together; only asked where the bus is Kafka, for the environment may speak to others."""
         sasl = self.protocol.startswith("SASL")
         if sasl and not (self.mechanism and self.username and self.password):
-            raise ValueError(f"protocol {self.protocol} needs mechanism, username and password")
+            raise ValueError(f"kafka.protocol {self.protocol} needs kafka.mechanism, kafka.username and kafka.password")
         if self.mechanism and not sasl:
             raise ValueError(
-                f"mechanism {self.mechanism} needs protocol SASL_SSL or SASL_PLAINTEXT, not {self.protocol}"
+                f"kafka.mechanism {self.mechanism} needs kafka.protocol SASL_SSL or SASL_PLAINTEXT, not {self.protocol}"
             )
-        return self
 
 
 class Http(Group):
@@ -169,7 +176,8 @@ class Settings(Group):
     @field_validator("log_level", mode="before")
     @classmethod
     def _as_others_write_it(cls, level: object) -> object:
-        return level.lower() if isinstance(level, str) else level
+        told = level.lower() if isinstance(level, str) else level
+        return LEVELS.get(told, told) if isinstance(told, str) else told
 
     @field_validator("bus")
     @classmethod
@@ -179,6 +187,12 @@ class Settings(Group):
         except Misconfigured as e:
             raise ValueError(str(e)) from None
         return bus
+
+    @model_validator(mode="after")
+    def _kafka_can_be_spoken_to(self) -> Self:
+        if isinstance(parse_bus(self.bus), KafkaAt):
+            self.kafka.check()
+        return self
 
     @model_validator(mode="after")
     def _a_session_outlives_a_lost_heartbeat(self) -> Self:
@@ -344,7 +358,8 @@ def parse_bus(text: str) -> EmbeddedAt | KafkaAt:
             )
         if all(_SERVER.fullmatch(server) for server in servers.split(",")):
             return KafkaAt(servers)
-    raise Misconfigured(f"bus '{text}' is neither embedded:PATH nor kafka://host:port[,host:port…]")
+    shown = f"bus '{text}'" if "@" not in text else "the bus"  # a password may stand before it
+    raise Misconfigured(f"{shown} is neither embedded:PATH nor kafka://host:port[,host:port…]")
 
 
 async def open_bus(settings: Settings) -> Bus:

@@ -110,7 +110,7 @@ def _told(error: BaseException) -> Code:
         return _failed(error, str(error), Code.USAGE if isinstance(error, Misconfigured) else Code.FAILED)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(error, f"{where}{error.strerror or error}", Code.FAILED)
+        return _failed(error, f"{where}{error.strerror or str(error) or type(error).__name__}", Code.FAILED)
     hint = "" if _debugging() else "\nThis is a mistake in streamproc; --debug shows where."
     return _failed(error, f"{type(error).__name__}: {error}{hint}", Code.FAILED)
 

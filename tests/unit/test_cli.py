@@ -108,6 +108,7 @@ def test_wrong_settings_are_wrong_usage_in_one_plain_line(tmp_path: Path) -> Non
             Code.FAILED,
             "match1.mp4: No such file or directory\n",
         ),
+        (TimeoutError(), Code.FAILED, "TimeoutError\n"),
         (KeyError("x"), Code.FAILED, "KeyError: 'x'\nThis is a mistake in streamproc; --debug shows where.\n"),
         (KeyboardInterrupt(), Code.INTERRUPTED, "interrupted\n"),
         (typer.Abort(), Code.INTERRUPTED, "interrupted\n"),

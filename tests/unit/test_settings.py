@@ -68,6 +68,23 @@ def test_names_that_people_have_already_are_read(monkeypatch: pytest.MonkeyPatch
     assert told.log_level == "warning"
 
 
+def test_what_the_environment_says_to_kafkas_other_clients_is_no_error_on_the_embedded_bus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "scram-sha-256")
+    assert load().kafka.mechanism == "SCRAM-SHA-256"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("WARN", "warning"), ("CRITICAL", "error"), ("trace", "debug"), ("Info", "info")]
+)
+def test_levels_of_other_programs_mean_the_nearest_of_ours(
+    theirs: str, ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", theirs)
+    assert load().log_level == ours
+
+
 def test_our_own_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:9092")
     monkeypatch.setenv("STREAMPROC_BUS", "embedded:here.db")
@@ -108,7 +125,8 @@ def test_secrets_are_in_no_representation_and_in_no_error(monkeypatch: pytest.Mo
         {"partitions": 0},
         {"kafka.password": ["hush"]},
         {"kafka": "hush"},
-        {"kafka.protocol": "SASL_SSL"},
+        {"bus": "kafka://a:1", "kafka.protocol": "SASL_SSL"},
+        {"bus": "redis://me:hush@broker:9092"},
         {"claims.store": 7, "openai.api_key": {"hush": 1}},
         {"bus": "kafka://me:hush@broker:9092"},
     ):
@@ -131,8 +149,11 @@ def test_secrets_are_in_no_representation_and_in_no_error(monkeypatch: pytest.Mo
         ("topic_prefix = 'a/b'", "setting 'topic_prefix' (STREAMPROC_TOPIC_PREFIX): 'a/b': "),
         ("bus = 'redis://x'", "'redis://x' is neither embedded:PATH nor kafka://host:port"),
         ("embedded.heartbeat_s = 9", "session_s 10 must be at least twice embedded.heartbeat_s 9"),
-        ("kafka.protocol = 'SASL_SSL'", "SASL_SSL needs mechanism, username and password"),
-        ("kafka.mechanism = 'PLAIN'", "needs protocol SASL_SSL or SASL_PLAINTEXT"),
+        (
+            "bus = 'kafka://a:1'\nkafka.protocol = 'sasl_ssl'",
+            "kafka.protocol SASL_SSL needs kafka.mechanism, kafka.username",
+        ),
+        ("bus = 'kafka://a:1'\nkafka.mechanism = 'PLAIN'", "needs kafka.protocol SASL_SSL or SASL_PLAINTEXT"),
         ("partitions = ", "settings file 'streamproc.toml' cannot be read"),
     ],
 )
