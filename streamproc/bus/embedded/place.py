@@ -22,20 +22,7 @@ from pathlib import Path
 from streamproc.errors import Corrupt, DiskFull, Misconfigured
 
 NETWORK = {
-    "9p",
-    "afs",
-    "afpfs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "coda",
-    "davfs",
-    "gfs2",
-    "glusterfs",
-    "gpfs",
-    "lustre",
-    "ncpfs",
-} | {
+    *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"),
     *("nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
     *("fuse.cephfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
 }
@@ -49,7 +36,7 @@ _MARK = struct.Struct("<Q")
 
 class Place:
     def __init__(self, path: Path, *, floor_bytes: int) -> None:
-        self.database = path.absolute()
+        self.database = path.resolve()  # a link must not lead to a second gate before one database
         self.folder = self.database.with_name(self.database.name + ".d")
         self.wal = self.database.with_name(self.database.name + "-wal")
         self.gate = self.folder / "gate"

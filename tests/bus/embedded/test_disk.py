@@ -202,6 +202,15 @@ async def test_a_file_gone_between_two_runs_is_not_begun_anew_silently(path: Pat
         await Embedded.open(path)
 
 
+async def test_a_link_leads_to_the_same_bus(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    one, two = await Embedded.open(link), await Embedded.open(path)
+    assert one.place.folder == two.place.folder
+    await one.close()
+    await two.close()
+
+
 async def test_a_file_and_a_folder_of_two_buses_do_not_go_together(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     await (await Embedded.open(path)).close()
