@@ -318,6 +318,14 @@ def test_where_no_field_was_said_the_answer_is_unreadable(said: str) -> None:
     assert (read.outcome, read.values) == ("unreadable", {})
 
 
+@pytest.mark.parametrize(
+    "raw", ['{"scene": "a", "incident": 1', '{\n  "scene": "a",\n  "incident": 1,\n  "severity": "mi']
+)
+def test_an_object_that_is_not_whole_is_not_read_by_its_lines(raw: str) -> None:
+    read = fields(raw, CAPTION)
+    assert (read.outcome, read.how) == ("unreadable", "cut")
+
+
 def test_one_field_alone_may_be_answered_bare() -> None:
     frame = {"properties": {"frame": {"type": "integer", "minimum": 1}}, "required": ["frame"]}
     assert fields("120", frame).values == {"frame": 120}

@@ -54,7 +54,7 @@ def fields(text: str, schema: Schema, *, prompt: str | None = None, cut: bool = 
     said = _best(read.values, properties)
     if said is None:
         said, by = _written(read, properties, cut=cut)
-        how = [h for h in how if h in ("thoughts", "echo", "cut")] + by
+        how = [h for h in how if not by or h in ("thoughts", "echo")] + by
     values, refused = dict[str, Any](), dict[str, Any]()
     for name, wanted in properties.items():
         if name in said:
@@ -110,6 +110,8 @@ def _plain(name: str) -> str:
 def _written(read: ladder.Read, properties: Mapping[str, Schema], *, cut: bool) -> tuple[dict[str, Any], list[str]]:
     """Without JSON: lines of `name: value`, or the one field that there is as the whole answer."""
     text = read.text[: ladder.LONGEST_BROKEN]
+    if "{" in text:  # an object that was begun and is not whole: its lines are no answer either
+        return {}, []
     plain = {_plain(name): name for name in properties}
     said: dict[str, Any] = {}
     lines = text.splitlines()
