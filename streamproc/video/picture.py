@@ -54,6 +54,7 @@ class Painter:
     def __init__(self, look: Look, aspect: Fraction | None = None) -> None:
         self._look, self._aspect = look, aspect or Fraction(1)
         self._scaler = VideoReformatter()
+        self._turn: Turn | None = None
 
     def jpeg(self, frame: VideoFrame) -> Jpeg:
         width, height = shown_size(frame.width, frame.height, self._aspect, self._look.longest)
@@ -68,7 +69,9 @@ class Painter:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        y, u, v = (upright(_plane(p), frame) for p in scaled.planes[:3])
+        if self._turn is None or self._turn.degrees != frame.rotation:
+            self._turn = Turn.of(frame)
+        y, u, v = (self._turn.apply(_plane(p)) for p in scaled.planes[:3])
         data = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=self._look.quality)
         return Jpeg(data, y.shape[1], y.shape[0])
 
@@ -80,18 +83,31 @@ def shown_size(width: int, height: int, aspect: Fraction, longest: int | None) -
     return max(1, round(wide * scale)), max(1, round(height * scale))
 
 
-def upright(plane: Plane, frame: VideoFrame) -> Plane:
-    """Turned and mirrored as the file says, in quarter turns."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub says str; it takes the enum
-    if data is None:
-        return plane
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])  # x' = ax + cy, y' = bx + dy
-    turned = abs(b) + abs(c) > abs(a) + abs(d)
-    across, down = (c, b) if turned else (a, d)
-    plane = plane.T if turned else plane
-    plane = plane[:, ::-1] if across < 0 else plane
-    plane = plane[::-1] if down < 0 else plane
-    return np.ascontiguousarray(plane)
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a picture is turned and mirrored to stand upright, in quarter turns."""
+
+    degrees: int
+    """As the frame has it; mirroring is not in it."""
+    swap: bool = False
+    mirror: bool = False
+    flip: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Turn:
+        """Asking a frame for its side data makes a cycle that keeps it for long, so few frames are asked."""
+        data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub says str; it takes the enum
+        if data is None:
+            return cls(frame.rotation)
+        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])  # x' = ax + cy, y' = bx + dy
+        swap = abs(b) + abs(c) > abs(a) + abs(d)
+        across, down = (c, b) if swap else (a, d)
+        return cls(frame.rotation, swap, across < 0, down < 0)
+
+    def apply(self, plane: Plane) -> Plane:
+        plane = plane.T if self.swap else plane
+        plane = plane[:, ::-1] if self.mirror else plane
+        return np.ascontiguousarray(plane[::-1] if self.flip else plane)
 
 
 def digest(frame: VideoFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -114,3 +115,17 @@ def test_no_side_is_longer_than_asked(width: int, height: int, aspect: Fraction,
 def test_what_cannot_be_painted_is_refused_beforehand(longest: int, quality: int) -> None:
     with pytest.raises(Misconfigured):
         Look(longest=longest, quality=quality)
+
+
+def test_painting_keeps_no_frame(folder: Path) -> None:
+    path = Kind("many", "mp4", f"{SLOW} -g 25", seconds=2).make(folder)
+    gc.collect()
+    gc.disable()  # what only the collector would find is memory all the same, while it has not run
+    try:
+        with opened(address.parse(path), Limits()) as video:
+            painter = Painter(Look())
+            for _, frame in sampling.samples(video, Every(1)):
+                painter.jpeg(frame)
+        assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) <= 3
+    finally:
+        gc.enable()
