@@ -7,6 +7,7 @@ URLs.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from streamproc.topics import data
 
 Media = Literal["images", "clips", "video"]
 JsonMode = Literal["schema", "object", "text"]
+
+NAME = r"[a-z0-9][a-z0-9.-]*"
+"""Services are called after models, and topics and groups after services."""
 
 LOCAL = "http://127.0.0.1:8000/v1"
 """Where `vllm serve` answers unless told otherwise."""
@@ -159,7 +163,7 @@ class Serve(_Table):
 class Card(_Table):
     """Everything that is known of one model."""
 
-    name: str
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     about: str
     model: str
     """As its maker names it: the weights that are served, and what an API calls it."""
@@ -308,6 +312,10 @@ def served(text: str, named: Mapping[str, Named] | None = None, *, base_url: str
         urls = _urls(name, where.split(","))
         return Served(found.name, found, urls, _own_key(found, urls))
     if name in named:
+        if not re.fullmatch(NAME, name):
+            raise Misconfigured(
+                f"endpoint '{name}': services are called after it, so it has only a-z, 0-9, '.' and '-'"
+            )
         said = named[name]
         found, urls = card(said.card), _urls(name, said.urls)
         return Served(name, found, urls, said.api_key_env or _own_key(found, urls), said.served_name, said.weights)

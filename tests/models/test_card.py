@@ -135,6 +135,12 @@ def test_a_card_by_its_name_is_asked_where_it_is_offered_or_on_this_machine() ->
     assert served("qwen2.5-vl-7b", base_url="http://gpu:8000/v1").urls == ("http://gpu:8000/v1",)
 
 
+def test_a_name_that_no_service_can_have_is_refused(tmp_path: Path) -> None:
+    assert "'name' is 'My Card'" in wrong(tmp_path / "My Card.toml", SOUND)
+    with pytest.raises(Misconfigured, match="services are called after it"):
+        served("My GPU", {"My GPU": Named("gpt-4o", ("http://a/v1",))})
+
+
 def test_several_urls_are_replicas() -> None:
     found = served("qwen2.5-vl-7b@http://a:8000/v1/,http://b:8000/v1")
     assert found.urls == ("http://a:8000/v1", "http://b:8000/v1")
