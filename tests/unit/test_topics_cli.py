@@ -167,6 +167,12 @@ def test_what_knows_no_clock_is_chosen_by_when_it_landed(capsys: pytest.CaptureF
     assert tailed(capsys, "captions", "--to", "2020-01-01") == []
 
 
+def test_a_half_of_a_game_is_the_stream_of_that_half(capsys: pytest.CaptureFixture[str]) -> None:
+    published([caption("game/1_720p", 1), caption("game/2_720p", 1), caption("game/2_720p", 2)])
+    found = tailed(capsys, "captions", "--from", "2 - 1:00", "--to", "2 - 2:00")
+    assert [s["key"] for s in found] == ["game/2_720p"]
+
+
 def test_the_last_records_are_read_alone(capsys: pytest.CaptureFixture[str]) -> None:
     published(caption("match1", i) for i in range(6))
     assert texts(tailed(capsys, "captions", "--last", "2")) == ["minute 4", "minute 5"]
