@@ -56,6 +56,19 @@ EXPORTED: dict[str, set[str]] = {
     "streamproc.bus.kafka": {"Kafka", "KafkaSecurity"},
     "streamproc.models.observer": {"ABILITIES", "Observer", "Settings", "create_app", "running"},
     "streamproc.runner": {"Backoff", "Bounds", "Service"},
+    "streamproc.settings": {
+        "PARTITIONS",
+        "EmbeddedAt",
+        "Endpoint",
+        "KafkaAt",
+        "Settings",
+        "load",
+        "names",
+        "open_bus",
+        "open_claims",
+        "parse_bus",
+        "variable",
+    },
 }
 """What a package's `__init__` offers. Packages that are not named here offer nothing: their modules are imported."""
 

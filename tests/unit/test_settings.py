@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from streamproc.errors import Misconfigured
-from streamproc.settings import INHERITED, OF_DEVELOPERS, EmbeddedAt, KafkaAt, load, names, parse_bus, variable
+from streamproc.settings import EmbeddedAt, KafkaAt, load, names, parse_bus, variable
+from streamproc.settings.sources import INHERITED, OF_DEVELOPERS
 
 
 @pytest.fixture(autouse=True)
