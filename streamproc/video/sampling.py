@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from av.video.frame import VideoFrame
 
+from streamproc.errors import Misconfigured
 from streamproc.video.choice import Chooser, Chosen, Rule, choose
 from streamproc.video.container import Opened
 from streamproc.video.decoding import Surprise, decode, decode_all, settle
@@ -27,6 +28,10 @@ class Span:
 
     from_s: Fraction = Fraction(0)
     until_s: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if self.until_s is not None and self.until_s <= self.from_s:
+            raise Misconfigured(f"from {float(self.from_s):g} s to {float(self.until_s):g} s there is nothing")
 
     def __contains__(self, t: Fraction) -> bool:
         return self.from_s <= t and (self.until_s is None or t < self.until_s)
