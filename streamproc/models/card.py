@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.models.image_tokens import BySize, Count, Positive
+from streamproc.models.image_tokens import RULES, BySize, Count, Positive
 from streamproc.topics import data
 
 Media = Literal["images", "clips", "video"]
@@ -47,8 +47,10 @@ class Speak(_Table):
     """Pictures in one prompt; 0: text only."""
     context_tokens: Positive | None = None
     """Prompt and answer together."""
-    tokens_per_image: Positive | BySize | None = None
-    """One number, or a rule by size."""
+    tokens_per_image: Positive | None = None
+    """Of any size; or `tokens_by_size`."""
+    tokens_by_size: BySize | None = None
+    """How the model's processor counts."""
     media: Media = "images"
     """Frames as single pictures; as clips of a few frames; or the whole window as one video."""
     label: str | None = None
@@ -76,8 +78,7 @@ class Speak(_Table):
 
     def image_tokens(self, width: int, height: int) -> int | None:
         """Of one picture of this size; None where nobody knows."""
-        rule = self.tokens_per_image
-        return rule if rule is None or isinstance(rule, int) else rule.tokens(width, height)
+        return self.tokens_by_size.tokens(width, height) if self.tokens_by_size else self.tokens_per_image
 
 
 class Sampling(_Table):
@@ -225,16 +226,16 @@ def read(file: Traversable) -> Card:
     try:
         return Card(name=file.name.removesuffix(".toml"), **tomllib.loads(file.read_text()))
     except ValidationError as e:
-        raise Misconfigured("; ".join(f"card '{file}': {_told(Card, error)}" for error in e.errors())) from e
+        raise Misconfigured("; ".join(f"card '{file}': {_told(error)}" for error in e.errors())) from e
     except (OSError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise Misconfigured(f"card '{file}' cannot be read: {e}") from e
 
 
-def _told(table: type[BaseModel], error: Any) -> str:
+def _told(error: Any) -> str:
     loc, problem = [str(part) for part in error["loc"]], str(error["msg"]).removeprefix("Value error, ")
     where = ".".join(loc)
     if error["type"] == "extra_forbidden":
-        return f"no key '{where}'{did_you_mean(loc[-1], _keys(table, loc[:-1]))}"
+        return f"no key '{where}'{did_you_mean(loc[-1], _keys(loc[:-1]))}"
     if not loc:
         return problem
     if error["type"] == "missing":
@@ -242,16 +243,13 @@ def _told(table: type[BaseModel], error: Any) -> str:
     return f"'{where}' is {error['input']!r}: {problem}"
 
 
-def _keys(table: type[BaseModel], path: Iterable[str]) -> list[str]:
-    """The keys that may stand in the table at `path`."""
+def _keys(path: Iterable[str]) -> list[str]:
+    """The keys that may stand in the table at `path`; a rule by size has its kind in the path."""
+    table: type[BaseModel] = Card
     for part in path:
-        found = table.model_fields[part].annotation if part in table.model_fields else None
-        tables = [
-            t for t in (found, *getattr(found, "__args__", ())) if isinstance(t, type) and issubclass(t, BaseModel)
-        ]
-        if not tables:
-            break  # inside a rule by size, whose own error names what it lacks
-        table = tables[0]
+        found = RULES.get(part) or table.model_fields[part].annotation
+        tables = [t for t in (found, *get_args(found)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        table = tables[0] if tables else table
     return list(table.model_fields)
 
 

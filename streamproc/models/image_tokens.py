@@ -6,7 +6,7 @@ Counted ahead, so that a prompt fits its context before it is sent; the server's
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,4 +101,5 @@ class Tiles(_Rule):
         return self.base_tokens + columns * rows * self.tile_tokens
 
 
+RULES: Final[dict[str, type[_Rule]]] = {"patches": Patches, "grid": Grid, "tiles": Tiles}
 BySize = Annotated[Patches | Grid | Tiles, Field(discriminator="by")]

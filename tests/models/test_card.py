@@ -68,7 +68,9 @@ def test_a_key_that_no_card_has_is_an_error_with_the_nearest_one(written: Path) 
     assert "no key 'speak.image_limits'; did you mean 'image_limit'?" in said
     assert "no key 'serv'; did you mean 'serve'?" in wrong(written, SOUND + "[serv]\n")
     assert "did you mean 'max_model_len'?" in wrong(written, SOUND + "[serve]\nmax_model_length = 3\n")
-    assert "patch_pxx" in wrong(written, SOUND + '[speak]\ntokens_per_image = { by = "patches", patch_pxx = 28 }\n')
+    rule = 'tokens_by_size = { by = "patches", patch_px = 28, longest = 28 }'
+    assert "did you mean 'longest_px'?" in wrong(written, SOUND + f"[speak]\n{rule}\n")
+    assert "'patches', 'grid', 'tiles'" in wrong(written, SOUND + '[speak]\ntokens_by_size = { by = "area" }\n')
 
 
 def test_a_value_out_of_bounds_is_named_with_the_rule(written: Path) -> None:
