@@ -190,7 +190,7 @@ class Kafka:
                     await publisher.close()
                     raise
             self._publisher = publisher
-            await self._readable(ends)
+        await self._readable(ends)
 
     async def _readable(self, ends: Mapping[TopicPartition, int]) -> None:
         """A commit returns a moment before readers see it: whoever publishes and then reads should find it."""

@@ -39,6 +39,8 @@ LATEST, EARLIEST = -1, -2
 RETRY_S = 0.05
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 def tune() -> None:
     """aiokafka waits 20 ms where the last transaction's markers are not written yet; they are, after 2. And it warns of
@@ -328,6 +330,17 @@ class Group(GroupCoordinator):  # type: ignore[misc]  # aiokafka is not typed
         """Back after the next assignment; raises what turns us away."""
         await self.state.wait_for_assignment()
 
+    async def depart(self, *, within_s: float) -> None:
+        """Leave the group, so that others need not wait; without a word where nobody listens: then the session ends."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.close()
+        except (TimeoutError, errors.KafkaError) as e:
+            log.info("left group %s without its knowledge: %r", self.group_id, e)
+            for task in (self._coordination_task, self._heartbeat_task, self._commit_refresh_task):
+                if task is not None:
+                    task.cancel()
+
     @property
     def leads(self) -> bool:
         """Whether this member spread the partitions last."""
@@ -367,6 +380,7 @@ class Group(GroupCoordinator):  # type: ignore[misc]  # aiokafka is not typed
 
 async def abandon(producer: Any) -> None:
     """The end of a producer that does not stop: its task cancelled, its connections closed, nothing waited for."""
+    producer._closed = True
     if (task := producer._sender.sender_task) is not None:
         task.cancel()
     await producer.client.close()

@@ -110,7 +110,7 @@ class KafkaLease:
                     group, {owner.names.topic(topic): [self.partition] for topic in owner.topics}
                 )
             committed = {str(owner.names.ours(place.topic)): offset for place, offset in found.items()}
-            compare(repr(self), loaded.last, committed)
+            compare(repr(self), loaded.last, committed, owner.topics)
         except BaseException:
             await producer.close()
             raise

@@ -50,6 +50,8 @@ ELSEWHERE: dict[str, tuple[type[BaseException], ...]] = {
 }  # fmt: skip
 """Remedy → what it helps against: hops that do not answer, or turn us away."""
 
+PASSES = "It may pass; if it lasts, look at the brokers' logs."
+
 UNREACHABLE = {error: remedy for remedy, classes in ELSEWHERE.items() for error in classes}
 
 REFUSED: dict[type[BaseException], type[StreamprocError]] = {
@@ -96,6 +98,13 @@ OURS: frozenset[type[BaseException]] = frozenset({
 
 def mapped(error: BaseException, hop: str) -> BaseException:
     """The error in our words, or itself where it is a mistake of ours."""
+    if (
+        type(error) is e.KafkaError
+    ):  # aiokafka wraps what it did not foresee, connections lost in the midst of things too
+        if error.__cause__ is None:
+            return Unreachable(hop, _text(error), remedy=PASSES)
+        found = mapped(error.__cause__, hop)
+        return error if found is error.__cause__ else found
     for cls in type(error).__mro__:
         if cls in OURS:
             break
@@ -104,7 +113,7 @@ def mapped(error: BaseException, hop: str) -> BaseException:
         if ours := REFUSED.get(cls):
             return ours(f"{hop}: {_text(error)}")
     if isinstance(error, e.KafkaError) and error.retriable:
-        return Unreachable(hop, _text(error), remedy="It may pass; look at the brokers' logs.")
+        return Unreachable(hop, _text(error), remedy=PASSES)
     return error
 
 

@@ -18,7 +18,7 @@ from streamproc.bus.kafka.insides import LATEST, Client, Group, now_s
 from streamproc.bus.kafka.intake import Feed, Intake
 from streamproc.bus.kafka.lease import KafkaLease
 from streamproc.bus.kafka.mapping import at, mapped
-from streamproc.errors import Fatal, Retryable, Unreachable
+from streamproc.errors import Fatal, Fenced, Retryable, Unreachable
 
 if TYPE_CHECKING:
     from streamproc.bus.kafka.bus import Kafka
@@ -83,11 +83,13 @@ class KafkaMembership:
         for task in (*self._taking.values(), *self._tasks):
             task.cancel()
         await asyncio.gather(*self._taking.values(), *self._tasks, return_exceptions=True)
-        await asyncio.gather(*(lease.release() for lease in list(self._leases.values())))
-        await self.intake.stop()
-        if self._group is not None:
-            await self._group.close()
-        await self._group_client.close()
+        try:
+            await asyncio.gather(*(lease.release() for lease in list(self._leases.values())))
+        finally:
+            await self.intake.stop()
+            if self._group is not None:
+                await self._group.depart(within_s=self._session_s)
+            await self._group_client.close()
 
     async def leases(self) -> AsyncIterator[KafkaLease]:
         while (given := await self._queue.get()) is not None:
@@ -137,7 +139,7 @@ class KafkaMembership:
         self._given, self._since, self._member = given, self._group.generation, self._group.member_id
         for p in self._leases.keys() - given if stayed else list(self._leases):
             self._leases.pop(p).lose(self._keep)
-        for p in self._taking.keys() - given:
+        for p in self._taking.keys() - given if stayed else list(self._taking):
             self._taking[p].cancel()
         for p in given - self._leases.keys() - self._taking.keys():
             self._start_taking(p)
@@ -214,7 +216,7 @@ class KafkaMembership:
                         await self.settled()
                     lease = KafkaLease(self, partition)
                     await lease.take(waiting)
-                except Retryable as e:
+                except (Retryable, Fenced) as e:  # fenced: somebody took it a moment ago, and the group says it is ours
                     log.warning("%s[%d]: %s; trying again", self.service, partition, e)
                     await asyncio.sleep(RETRY_S)
                 except Fatal as e:

@@ -8,7 +8,7 @@ tools of operators and for lag; where they differ the record is believed and the
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -76,15 +76,16 @@ def _last(value: bytes | None, hop: str) -> Last:
         raise Corrupt(f"{hop}: the record of the last landing cannot be read: {e}") from e
 
 
-def compare(whose: str, last: Last, committed: Mapping[str, int]) -> None:
+def compare(whose: str, last: Last, committed: Mapping[str, int], topics: Iterable[str]) -> None:
     """The two accounts of progress. Corrupt where state is gone; a difference is reported, the landed record believed."""
     if not last.serial and committed:
         raise Corrupt(
             f"{whose}: offsets are committed ({_said(committed)}), but its state topic holds nothing: it was deleted or made "
             "anew. Bring it back, or reset the group's offsets to begin again from the start"
         )
-    for topic, offset in last.progress.items():
-        if (other := committed.get(topic)) != offset:
+    for topic in topics:
+        offset = last.progress.get(topic, 0)
+        if (other := committed.get(topic)) != offset and (offset or other):
             log.error(
                 "%s: %s has landed up to %d, but the group's committed offset is %s (%s); going on from %d",
                 whose,

@@ -55,7 +55,11 @@ class KafkaTable:
     def on_change(self, heard: Callable[[Stored], None]) -> Callable[[], None]:
         token = object()
         self._heard[token] = heard
-        return lambda: self._heard.pop(token, None) and None
+
+        def stop() -> None:
+            self._heard.pop(token, None)
+
+        return stop
 
     async def run(self, intake: Intake, name: str) -> None:
         """Follow until cancelled. What goes wrong is raised to whoever waits to be caught up."""

@@ -71,7 +71,7 @@ class Transactions:
                 return {TopicPartition(end.topic, end.partition): end.offset for end in ends if end is not None}
             refused = next((r for e in failed if isinstance(r := mapped(e, "the broker"), TooLarge)), None)
             if refused is None:
-                raise failed[0]
+                raise failed[0] if isinstance(failed[0], Exception) else errors.ProducerClosed()
             await self._producer.abort_transaction()
             raise refused
 

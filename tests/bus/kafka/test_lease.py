@@ -8,6 +8,7 @@ import pytest
 
 from streamproc.bus.contract import Landing
 from streamproc.bus.kafka import Kafka
+from streamproc.bus.kafka.state import Last, compare
 from streamproc.errors import Corrupt, Expired, Fenced, TooLarge, Unreachable, UnseenEnd
 from streamproc.topics import state_topic
 from streamproc.wire import Entry
@@ -93,6 +94,7 @@ async def test_a_lease_that_moved_is_lost_and_its_landing_is_fenced(bus: Kafka, 
             with pytest.raises(Fenced):
                 await old.land(landing(old, entries(9, topic="out", partition=old.partition), done=4))
             assert not old.fresh()
+            assert await old.fetch(max_records=9, max_bytes=2**20, wait_s=0.01) == []
             assert not kept.lost.is_set()
             await kept.land(landing(kept, done=4))
             assert [s.value for s in await fetched(moved, 3)] == [b"1", b"2", b"3"]
@@ -319,3 +321,13 @@ async def test_a_landing_out_of_order_is_a_mistake_and_is_said_to_be_one(bus: Ka
         (lease,) = await leases(member, 1)
         with pytest.raises(ValueError, match="serial 2"):
             await lease.land(Landing(2))
+
+
+def test_the_two_accounts_of_progress_are_compared_only_for_what_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    last = Last(3, {"in": 5, "no longer read": 7})
+    compare("svc[0]", last, {"in": 5}, ["in", "never landed"])
+    assert caplog.text == ""
+    compare("svc[0]", last, {"in": 4}, ["in"])
+    assert "landed up to 5, but the group's committed offset is 4" in caplog.text
+    with pytest.raises(Corrupt):
+        compare("svc[0]", Last(), {"in": 1}, ["in"])

@@ -71,6 +71,16 @@ def test_a_mistake_of_ours_keeps_its_own_face() -> None:
         raise ValueError("mine")
 
 
+def test_what_aiokafka_wrapped_without_having_foreseen_it_is_mapped_by_its_cause() -> None:
+    wrapped = errors.KafkaError("KafkaConnectionError('closed')")
+    wrapped.__cause__ = errors.KafkaConnectionError("closed")
+    assert isinstance(found := mapped(wrapped, "hop"), Unreachable)
+    assert "Is the broker up" in found.remedy
+    wrapped.__cause__ = AssertionError("a mistake")
+    assert mapped(wrapped, "hop") is wrapped
+    assert isinstance(mapped(errors.KafkaError("unheard of"), "hop"), Unreachable)
+
+
 def test_the_cause_is_kept() -> None:
     with pytest.raises(Unreachable) as e, at("hop"):
         raise errors.KafkaConnectionError("gone")
