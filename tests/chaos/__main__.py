@@ -57,7 +57,12 @@ async def landed(bus: Bus) -> int:
 
 
 async def storm(
-    asked: argparse.Namespace, rng: random.Random, where: str, session_s: float, cluster: brokers.Brokers | None
+    asked: argparse.Namespace,
+    rng: random.Random,
+    where: str,
+    session_s: float,
+    cluster: brokers.Brokers | None,
+    disk: weather.SmallDisk | None,
 ) -> tuple[Findings, Workers]:
     streams = {f"s{i}": asked.inputs // STREAMS for i in range(STREAMS)}
     streams["s0"] += asked.inputs % STREAMS
@@ -68,7 +73,7 @@ async def storm(
             await publish_all(bus, streams)
             for _ in range(WORKERS):
                 await workers.start()
-            back = await ride(asked, rng, bus, workers, cluster, sum(streams.values()) + STREAMS)
+            back = await ride(asked, rng, bus, workers, cluster, disk, sum(streams.values()) + STREAMS)
             for number in list(workers.running):
                 await workers.drain(number)
             found = await check(bus, endpoint, streams, workers.upsets)
@@ -85,11 +90,19 @@ async def ride(
     bus: Bus,
     workers: Workers,
     cluster: brokers.Brokers | None,
+    disk: weather.SmallDisk | None,
     total: int,
 ) -> int:
     """Until everything has landed. Returns how often progress went back."""
     many = cluster is not None and len(cluster.cluster.nodes) > 1
-    upsets = weather.schedule(rng, inputs=total, kills=asked.kills, brokers=max(1, asked.kills // 25) if cluster else 0)
+    now_and_then = max(1, asked.kills // 25)
+    upsets = weather.schedule(
+        rng,
+        inputs=total,
+        kills=asked.kills,
+        brokers=now_and_then if cluster else 0,
+        disks=now_and_then if disk and disk.mounted else 0,
+    )
     progress: dict[tuple[str, str, int], int] = {}
     back = 0
     background: set[asyncio.Task[None]] = set()
@@ -107,15 +120,32 @@ async def ride(
             break
         while upsets and upsets[0][0] <= now:
             _, kind = upsets.pop(0)
-            if kind in (weather.STOP, weather.BROKER):
-                work = workers.stop(workers.pick(rng)) if kind == weather.STOP else broker(cluster, rng, workers, many)
-                task = asyncio.create_task(work)
+            if kind in (weather.STOP, weather.BROKER, weather.DISK):
+                task = asyncio.create_task(lasting(kind, rng, workers, cluster, disk, many))
                 background.add(task)
                 task.add_done_callback(background.discard)
             else:
                 await act(kind, rng, workers)
             break  # the others may have fallen due meanwhile: let work go on between
     return back
+
+
+async def lasting(
+    kind: str,
+    rng: random.Random,
+    workers: Workers,
+    cluster: brokers.Brokers | None,
+    disk: weather.SmallDisk | None,
+    many: bool,  # read off the cluster
+) -> None:
+    """What takes its time, while the rest goes on."""
+    if kind == weather.STOP:
+        await workers.stop(workers.pick(rng))
+    elif kind == weather.DISK:
+        assert disk is not None
+        await disk.full_for(rng.uniform(1, 4))
+    else:
+        await broker(cluster, rng, workers, many)
 
 
 async def act(kind: str, rng: random.Random, workers: Workers) -> None:
@@ -169,9 +199,12 @@ async def run(asked: argparse.Namespace) -> int:
     rng = random.Random(seed)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="streamproc-chaos-"))
-    own = None
+    own = disk = None
     try:
         if asked.bus == "embedded":
+            disk = weather.SmallDisk(folder, size_mb=512 + asked.inputs // 200)
+            if not disk.mounted:
+                sys.stderr.write("no tmpfs could be mounted here: the disk is never full in this run\n")
             where, session_s = f"embedded:{folder / 'chaos.db'}", 2.0
         else:
             named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
@@ -181,10 +214,12 @@ async def run(asked: argparse.Namespace) -> int:
                     brokers.start, asked.brokers, settings={"group.min.session.timeout.ms": "1000"}
                 )
             where = f"kafka:chaos-{uuid.uuid4().hex[:8]}.@{named or (own.bootstrap if own else '')}"
-        found, workers = await storm(asked, rng, where, session_s, own)
+        found, workers = await storm(asked, rng, where, session_s, own, disk)
     finally:
         if own:
             own.close()
+        if disk:
+            disk.close()
         shutil.rmtree(folder, ignore_errors=True)
     for line in (*found.examples, *workers.failures):
         sys.stderr.write(f"{line}\n")

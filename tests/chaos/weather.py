@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.chaos.worker import UNREACHABLE
 
-KILL, STOP, DRAIN, JOIN, BROKER = "kill", "stop", "drain", "join", "broker"
+KILL, STOP, DRAIN, JOIN, BROKER, DISK = "kill", "stop", "drain", "join", "broker", "disk"
 
 
 @dataclass
@@ -91,9 +94,32 @@ class Workers:
             await process.wait()
 
 
-def schedule(rng: random.Random, *, inputs: int, kills: int, brokers: int) -> list[tuple[int, str]]:
+class SmallDisk:
+    """A disk of its own that can be filled: a tmpfs, where we may mount one (Linux, root)."""
+
+    def __init__(self, folder: Path, *, size_mb: int) -> None:
+        self.folder = folder
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
+        self.mounted = (
+            sys.platform == "linux" and subprocess.run(command, capture_output=True, check=False).returncode == 0
+        )
+
+    async def full_for(self, seconds: float) -> None:
+        ballast = self.folder / "ballast"
+        free_bytes = shutil.disk_usage(self.folder).free
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, free_bytes - 2**20))
+        await asyncio.sleep(seconds)
+        ballast.unlink()
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, check=True)
+
+
+def schedule(rng: random.Random, *, inputs: int, kills: int, brokers: int, disks: int) -> list[tuple[int, str]]:
     """(outcomes landed, what happens then), in order."""
-    kinds = [KILL] * kills + [STOP, DRAIN, JOIN] * max(1, kills // 12) + [BROKER] * brokers
+    kinds = [KILL] * kills + [STOP, DRAIN, JOIN] * max(1, kills // 12) + [BROKER] * brokers + [DISK] * disks
     rng.shuffle(kinds)
     points = sorted(rng.randrange(inputs * 95 // 100) for _ in kinds)
     return list(zip(points, kinds, strict=True))
