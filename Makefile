@@ -14,12 +14,13 @@ test: setup
 # The environment with everything the tests need; quick when nothing changed.
 setup:
 	@.ci/system
-	@$(MAKE) --no-print-directory $(VENV)/.ready
+	@$(MAKE) --silent $(VENV)/.ready
 
 # Oracles of the scores. They ask for much that we do not call (a PyTorch world, a Java), so they come alone.
 ORACLES := SoccerNet pycocoevalcap
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/python
+	@echo "Installing into $(VENV)" >&2
 	@[ -x $(PY) ] || .ci/python -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[test]'
 	$(PIP) install --constraint constraints.txt --no-deps $(ORACLES)
