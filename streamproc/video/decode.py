@@ -80,7 +80,8 @@ async def _slice_by_slice(
 
 
 async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: Extent | None) -> AsyncGenerator[Step]:
-    """One worker decodes everything; windows leave as soon as their last sample has come."""
+    """One worker decodes everything; windows leave when a sample behind their end has come: so none is cut short by
+    an end of the file that nobody has seen yet, wherever this run began."""
     cut, begin, failures = job.cut, job.begin, 0
     held: dict[int, Picture] = {}
     while True:
@@ -92,7 +93,7 @@ async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: E
                         extent = part
                         continue
                     held |= {picture.chosen.k: picture for picture in part}
-                    until = whole(cut, part[-1].chosen.k)
+                    until = passed(cut, part[-1].chosen.k)
                     if until > begin:
                         yield made(source, cut, begin, until, held.values(), None)
                         held = {k: p for k, p in held.items() if k >= cut.samples(until, until + 1)[0]}
@@ -138,6 +139,11 @@ def made(
         return [gap(cut, source, begin, until, UNREADABLE, "failed")], until
     by_number = {picture.chosen.k: picture for picture in pictures}
     return list(windows(cut, source, by_number, begin, until, end_s)), until
+
+
+def passed(cut: Cut, last: int) -> int:
+    """The first window that does not end before the sample `last`."""
+    return max(cut.first, cut.at(last * cut.sampling.sample_s - cut.sampling.length_s) + 1)
 
 
 def whole(cut: Cut, last: int) -> int:
