@@ -178,9 +178,7 @@ class KafkaLease:
                 raise
             except Exception as e:
                 await self._stop()
-                if isinstance(
-                    e, Fenced
-                ):  # by another owner, or by the broker because it took too long: the group knows
+                if isinstance(e, Fenced):  # by another owner, or by the broker for taking too long: the group knows
                     await self._unless_lost()
                 self._check()
                 raise UnseenEnd(f"landing {landing.serial} of {self!r}: {e}") from e

@@ -35,7 +35,7 @@ class KafkaMembership:
         self.service, self.topics = service, topics
         self.names, self.client = bus.names, bus.client
         self.require, self.transactions = bus.require, bus.transactions
-        self._bus, self._weights, self._group_client = bus, weights, client
+        self._weights, self._group_client = weights, client
         self._session_s = bus.session_s
         self.intake = Intake(bus.client, lane=f"{service} {id(self)}")
         self._leases: dict[int, KafkaLease] = {}
@@ -97,6 +97,7 @@ class KafkaMembership:
                 raise given
             if not given.lost.is_set():
                 yield given
+        self._queue.put_nowait(None)  # whoever asks again hears the same
 
     async def leave(self) -> None:
         self._end()
