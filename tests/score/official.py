@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,24 @@ Games = Mapping[str, tuple[Sequence[Spot], Sequence[Spot]]]
 """Name → (labels, predictions)."""
 
 
-def evaluate(folder: Path, *, metric: str, labels: Sequence[str] = LABELS) -> dict[str, Any]:
-    """What the official package says of the games in a folder."""
+class _Quick:
+    """numpy, but for `nan_to_num` of one number, in which the official code spends three quarters of its time."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    @staticmethod
+    def nan_to_num(number: float) -> float:
+        return number if math.isfinite(number) else float(np.nan_to_num(number))
+
+
+def evaluate(folder: Path, *, metric: str, labels: Sequence[str] = LABELS, quick: bool = False) -> dict[str, Any]:
+    """What the official package says of the games in a folder. `quick` is for a thousand of them: same code, same numbers."""
     os.environ["TQDM_DISABLE"] = "1"
     before = np.geterr()
     package = pytest.importorskip("SoccerNet.Evaluation.ActionSpotting")
     np.seterr(**before)  # its import switches warnings off for everyone
+    package.np = _Quick() if quick else np
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it never closes a file
         result: dict[str, Any] = package.evaluate(

@@ -342,7 +342,7 @@ def test_pictures_are_drawn_where_they_are_wanted(run: Run, folder: Path, suffix
         ("overdetection", "--predictions", said),
         ("dashcam", "--labels", clips, "--predictions", clips),
     ]
-    for number, command in enumerate(commands):
+    for number, command in enumerate(commands if suffix == "png" else commands[:1]):
         picture = folder / f"{number}.{suffix}"
         code, _, err = run(*command, "--plot", picture)
         assert code == 0, err

@@ -46,12 +46,13 @@ def _cases(draw: st.DrawFn) -> tuple[dict[str, tuple[list[Spot], list[Spot]]], t
     """Games, classes, a metric. The official code needs 10 ms a class and tolerance, so most cases have one of each."""
     labels = LABELS[: draw(st.sampled_from([1] * 9 + [2]))]
     metric = draw(st.sampled_from(["at1", "at2", "at3", "at4", "at5"] * 16 + ["tight", "tight", "loose"]))
-    truth = st.lists(_spot(labels, st.none(), st.booleans()), max_size=14)
-    said = st.lists(_spot(labels, _CONFIDENCE, st.just(True)), max_size=24)
+    truth = st.lists(_spot(labels, st.none(), st.booleans()), max_size=8)
+    said = st.lists(_spot(labels, _CONFIDENCE, st.just(True)), max_size=16)
     games = draw(st.lists(st.tuples(truth, said), min_size=1, max_size=2))
     return {f"game {n}": game for n, game in enumerate(games)}, labels, metric
 
 
+@pytest.mark.timeout(600)  # the official code's time, not ours: some twenty seconds of an idle core
 @settings(max_examples=1000)
 @given(case=_cases())
 def test_every_digit_is_the_official_one(
@@ -60,7 +61,7 @@ def test_every_digit_is_the_official_one(
     games, labels, metric = case
     with tempfile.TemporaryDirectory() as folder:
         official.write(Path(folder), games)
-        _agree(Path(folder), list(games), metric=metric, labels=labels)
+        _agree(Path(folder), list(games), metric=metric, labels=labels, quick=True)
 
 
 @pytest.mark.parametrize("metric", ["tight", "at3"])
@@ -76,8 +77,15 @@ def test_games_without_a_single_prediction_score_nothing(tmp_path: Path) -> None
     _agree(tmp_path, list(games), metric="at5", labels=LABELS)
 
 
-def _agree(folder: Path, games: list[str], *, metric: str, labels: tuple[str, ...]) -> None:
-    theirs = official.evaluate(folder, metric=metric, labels=labels)
+def test_the_quick_oracle_says_what_the_official_package_says(tmp_path: Path) -> None:
+    games = official.made_up(8, games=2, predictions=100)
+    official.write(tmp_path, games)
+    slow, quick = (official.evaluate(tmp_path, metric="at4", quick=q) for q in (False, True))
+    assert all(np.array_equal(slow[name], quick[name]) for name in slow)
+
+
+def _agree(folder: Path, games: list[str], *, metric: str, labels: tuple[str, ...], quick: bool = False) -> None:
+    theirs = official.evaluate(folder, metric=metric, labels=labels, quick=quick)
     truth, predictions = official.columns(folder, games)
     ours = spotting.score(spotting.tally(truth, predictions, games=len(games), classes=len(labels)))[metric]
     for view, suffix in (("all", ""), ("visible", "_visible"), ("unshown", "_unshown")):
