@@ -31,8 +31,8 @@ from streamproc.video.workers import Workers
 
 ROUNDS = 3
 SECONDS = 60
-SLICE_S = 6.0
-"""A tenth of a real file's, as the files are a fiftieth of a match."""
+SLICE_S = 30.0
+"""One slice a worker: half of a real file's, and a whole number of each GOP as on average it is there."""
 CHOICE = "select='isnan(prev_pts)+gt(floor((pts-start_pts)*TB*{f}+1e-9),floor((prev_pts-start_pts)*TB*{f}+1e-9))',scale={scale}"
 
 
