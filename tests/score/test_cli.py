@@ -103,6 +103,8 @@ def test_only_the_games_that_were_named_are_scored(run: Run, folder: Path) -> No
     assert by_file == by_pattern
     assert by_file["games"] == 2
     assert "without labels" not in err
+    names.write_text("[3]")
+    assert run(*spotting(folder, "--games", names))[0] == 1
     code, _, err = run(*spotting(folder, "--games", "*/game 009"))
     assert code == 2
     assert "no game is called '*/game 009'" in err

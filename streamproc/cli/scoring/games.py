@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from streamproc.errors import Misconfigured, Rejected, did_you_mean
@@ -132,15 +132,22 @@ def chosen(names: Sequence[str], wanted: str) -> list[str]:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise Misconfigured(f"no game is called '{pattern}'{did_you_mean(pattern, names)}")
         return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
-    text = file.read_text()
-    listed = json.loads(text) if text.lstrip().startswith("[") else [line.strip() for line in text.splitlines()]
-    listed = [name for name in listed if name]
+    listed = _listed(file)
     for name in listed:
         if name not in names:
             raise Misconfigured(f"{file}: no labels for a game '{name}'{did_you_mean(name, names)}")
     if not listed:
         raise Misconfigured(f"{file}: names no game")
     return sorted(set(listed))
+
+
+def _listed(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        listed = msgspec.json.decode(text, type=list[str]) if text.lstrip().startswith("[") else text.splitlines()
+    except (UnicodeDecodeError, msgspec.DecodeError) as e:
+        raise Rejected(f"{file}: neither a name a line nor a JSON list of names: {e}") from e
+    return [name.strip() for name in listed if name.strip()]
 
 
 def apart(games: Games, fit: str, test: str) -> tuple[Games, Games]:
