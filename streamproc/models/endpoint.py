@@ -44,9 +44,7 @@ _TIMEOUT: Final = httpx2.Timeout(None, connect=CONNECT_S).as_dict()
 _OPTIONS: Final[RequestOptions] = {
     "headers": {},
     "params": {},
-    "timeout": httpx2.Timeout(
-        None, connect=CONNECT_S
-    ),  # a read's timeout starts anew with each drop: hence the deadline
+    "timeout": None,
     "max_retries": 0,
     "follow_redirects": False,
     "idempotency_key": "-",  # else the client makes a random one for each call, and has no header to send it in
