@@ -168,7 +168,7 @@ async def quiet(loops: Loops, landings: int = 300) -> list[float]:
 # the bench ----------------------------------------------------------------------------------------------------------
 
 
-def run(records: int = 100_000, rounds: int = 3) -> Iterator[tuple[str, float, float | None, bool | None]]:
+def run(records: int = 40_000, rounds: int = 3) -> Iterator[tuple[str, float, float | None, bool | None]]:
     named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if named:
         yield from asyncio.run(_measure(named, records, rounds))

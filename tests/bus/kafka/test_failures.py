@@ -206,7 +206,7 @@ async def test_a_landing_whose_end_nobody_saw_is_found_or_landed_again_and_never
 
 
 async def test_work_goes_on_after_the_broker_was_restarted(lone: brokers.Brokers, open_bus: Open) -> None:
-    bus = await open_bus(lone.bootstrap, session_s=6.0)
+    bus = await open_bus(lone.bootstrap, session_s=3.0)
     await bus.create([bare("in"), bare("out")])
     async with AsyncExitStack() as stack:
         worker = await _start(bus, stack)
@@ -220,7 +220,7 @@ async def test_work_goes_on_after_the_broker_was_restarted(lone: brokers.Brokers
 async def test_of_three_replicated_brokers_any_one_may_die(own_brokers: None, open_bus: Open) -> None:
     quick = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
     with brokers.start(3, settings=quick) as three:
-        bus = await open_bus(three.bootstrap, session_s=6.0)
+        bus = await open_bus(three.bootstrap, session_s=3.0)
         await bus.create([bare("in"), bare("out")])
         async with AsyncExitStack() as stack:
             worker = await _start(bus, stack)
