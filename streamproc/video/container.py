@@ -81,6 +81,8 @@ class Opened:
         except av.FFmpegError as e:
             # ffmpeg, too, takes this for the end of the file.
             self.damage = f"reading stopped: {_said(e)}"
+        except IndexError:  # PyAV's own, where a damaged file seems to bring a stream that its beginning did not have
+            self.damage = "reading stopped: a stream begins in mid-file"
 
     @property
     def reader(self) -> Bitstream | None:
@@ -178,7 +180,10 @@ def _look(address: Address, limits: Limits) -> None:
 
 def _stream(name: str, container: InputContainer, limits: Limits) -> VideoStream:
     """The stream that ffmpeg would choose: the largest, a default one before others, cover art last."""
-    streams = container.streams.video
+    every = container.streams.video
+    streams = [stream for stream in every if stream.codec_context is not None]
+    if every and not streams:
+        raise Rejected(f"{name}: no decoder for its video stream")
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams}))
         raise Rejected(f"{name}: no video stream in it ({kinds or 'nothing'} only)")
@@ -190,8 +195,6 @@ def _stream(name: str, container: InputContainer, limits: Limits) -> VideoStream
 
     chosen = max(streams, key=liking)
     context = chosen.codec_context
-    if context is None:
-        raise Rejected(f"{name}: no decoder for its video stream")
     if chosen.width * chosen.height > limits.pixels:
         raise Rejected(
             f"{name}: pictures of {chosen.width} × {chosen.height} where video.max_pixels allows {limits.pixels}"
