@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
+from typing import Any
 
 from tests.sim.simulate import simulate
 from tests.sim.world import Weather
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     said = dict(pair.split("=", 1) for pair in asked.set)
-    kinds = {f.name: type(f.default) for f in fields(Weather)}
+    kinds: dict[str, type[Any]] = {f.name: type(getattr(Weather(), f.name)) for f in fields(Weather)}
     weather = Weather(**{k: kinds[k](float(v)) for k, v in said.items()})
     began = time.monotonic()
     seeds = range(asked.first, asked.last)

@@ -33,7 +33,9 @@ def check(world: World, sources: dict[str, Source]) -> None:
     assert world.repeated_landed == 0 or world.weather.torn, (
         f"seed {world.seed}: {world.repeated_landed} calls repeated that had landed"
     )
-    assert repeated <= world.allowed or world.weather.torn, f"seed {world.seed}: {repeated} calls repeated where kills cost {world.allowed}"
+    assert repeated <= world.allowed or world.weather.torn, (
+        f"seed {world.seed}: {repeated} calls repeated where kills cost {world.allowed}"
+    )
 
 
 def _once(world: World, stream: str, name: str) -> list[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -14,22 +15,26 @@ from tests.bus.memory import MemoryBus, MemoryLease
 from tests.sim.simulate import simulate
 from tests.sim.world import Weather
 
-SMALL = {"streams": 2, "windows": 12, "kills": 5}
+SMALL = Weather(streams=2, windows=12, kills=5)
 
 WEATHERS = {
-    "kills, zombies and drains": Weather(**SMALL),  # type: ignore[arg-type]
-    "mostly zombies, and ends that nobody sees": Weather(zombies=0.6, unseen=0.1, **SMALL),  # type: ignore[arg-type]
-    "tables that hear late": Weather(table_lag_s=0.5, **SMALL),  # type: ignore[arg-type]
-    "torn landings, as a broken broker makes them": Weather(torn=0.03, **SMALL),  # type: ignore[arg-type]
-    "contexts that come too late": Weather(impatient=True, **SMALL),  # type: ignore[arg-type]
+    "kills, zombies and drains": SMALL,
+    "mostly zombies, and ends that nobody sees": replace(SMALL, zombies=0.6, unseen=0.1),
+    "tables that hear late": replace(SMALL, table_lag_s=0.5),
+    "torn landings, as a broken broker makes them": replace(SMALL, torn=0.03),
+    "contexts that come too late": replace(SMALL, impatient=True),
     "a longer run with many kills": Weather(streams=3, windows=24, kills=15),
 }
 
 
+def seeds(numbers: range, weather: Weather) -> None:
+    for seed in numbers:
+        simulate(seed, weather)
+
+
 @pytest.mark.parametrize("weather", WEATHERS.values(), ids=WEATHERS.keys())
 def test_nothing_is_lost_or_doubled_and_no_landed_call_is_repeated(weather: Weather) -> None:
-    for seed in range(40):
-        simulate(seed, weather)
+    seeds(range(40), weather)
 
 
 def test_the_same_seed_takes_the_same_way() -> None:
@@ -143,5 +148,4 @@ def test_a_planted_bug_is_caught(plant: Callable[[pytest.MonkeyPatch], None], mo
     plant(monkeypatch)
     ReadBeforeFenced.seen.clear()
     with pytest.raises(AssertionError):  # a promise of the oracle, or Stuck
-        for seed in range(60):
-            simulate(seed, Weather(streams=2, windows=16, kills=10, zombies=0.4))
+        seeds(range(60), Weather(streams=2, windows=16, kills=10, zombies=0.4))
