@@ -50,7 +50,8 @@ small = st.binary(max_size=20)
 segment = st.integers(0, 255).map(lambda i: bytes([i]) * 20_000)
 bodies = st.one_of(small, small, segment)
 heads = st.lists(st.tuples(st.sampled_from(["h", "é", "h2"]), st.binary(max_size=5)), max_size=3).map(tuple)
-partitions = st.integers(0, PARTITIONS - 1)
+partitions = st.sampled_from([0, 0, 0, *range(PARTITIONS)])
+"""Mostly the same one: what breaks, breaks by what came before."""
 plain_entries = st.builds(Entry, st.sampled_from(PLAIN), partitions, keys, bodies, heads)
 table_entries = st.builds(Entry, st.just("table"), partitions, keys, st.none() | bodies, heads)
 entries = st.lists(plain_entries | table_entries, max_size=5)
@@ -143,7 +144,9 @@ class Machine(RuleBasedStateMachine):
     async def _begin(self) -> None:
         self.processes = [Process(await self.world.open()) for _ in range(2)]
         await self.processes[0].bus.create(TOPICS)
-        await self._publish(0, [entry("in", b"first", partition=p) for p in range(PARTITIONS)])
+        await self._publish(0, [entry("in", b"%d" % i, partition=p) for p in range(PARTITIONS) for i in range(3)])
+        await self.processes[0].join()
+        await self._settle()
 
     # publishing and reading
 
@@ -230,15 +233,13 @@ class Machine(RuleBasedStateMachine):
 
     async def _reopen(self, who: int) -> None:
         old, worked = self.processes[who], self.processes[who].member is not None
-        old_leases = old.member.taken if old.member else []
-        self.zombies = [z for z in self.zombies if not any(z is lease for lease in old_leases)]
         await old.part()
         await old.bus.close()
-        self.zombies.clear()  # those of a closed bus have nobody to ask
         self.processes[who] = Process(await self.world.open())
         if worked:
             await self.processes[who].join()
         await self._settle()
+        self.zombies.clear()  # those of a closed bus have nobody to ask
 
     async def _settle(self) -> None:
         """Back when the partitions are spread evenly over those who work; then leases are as the model has them."""
@@ -307,7 +308,7 @@ class Machine(RuleBasedStateMachine):
 
     def _skip(self, partition: int, hole: Expired) -> None:
         reading, log = self.reading[partition], self.logs[hole.topic, partition]
-        assert reading.at[hole.topic] < log.gone
+        assert reading.at[hole.topic] <= log.gone  # equal: nobody can tell an offset without a record from a lost one
         reading.at[hole.topic] = log.gone
 
     def _landing(
@@ -362,14 +363,14 @@ class Machine(RuleBasedStateMachine):
         self.run_(self._settle())
 
     @precondition(lambda self: self.owners)
-    @rule(partition=partitions)
-    def cancel_a_fetch(self, partition: int) -> None:
-        self.run_(self._cancel_a_fetch(self.owners[partition]))
+    @rule(partition=partitions, after_s=st.sampled_from([0.0, 0.0005, 0.001, 0.002]))
+    def cancel_a_fetch(self, partition: int, after_s: float) -> None:
+        self.run_(self._cancel_a_fetch(self.owners[partition], after_s))
 
-    async def _cancel_a_fetch(self, lease: Lease) -> None:
+    async def _cancel_a_fetch(self, lease: Lease, after_s: float) -> None:
         fetching = asyncio.create_task(lease.fetch(max_records=3, max_bytes=MANY, wait_s=PATIENCE_S))
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(after_s)
         fetching.cancel()
         await asyncio.wait([fetching])
         if not fetching.cancelled() and fetching.exception() is None:
