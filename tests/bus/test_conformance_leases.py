@@ -313,7 +313,7 @@ async def test_no_lease_waits_for_another_that_has_more(bus_world: World) -> Non
 
         async def work(lease: Lease) -> None:
             while not first_to_end.is_set():
-                found = await lease.fetch(max_records=20, max_bytes=MANY, wait_s=PATIENCE_S)
+                found = await lease.fetch(max_records=20, max_bytes=MANY, wait_s=0.1)
                 seen[lease.partition] += len(found)
                 if seen[3] >= 300:
                     first_to_end.set()
