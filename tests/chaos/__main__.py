@@ -76,7 +76,7 @@ async def storm(
             back = await ride(asked, rng, bus, workers, cluster, disk, sum(streams.values()) + STREAMS)
             for number in list(workers.running):
                 await workers.drain(number)
-            found = await check(bus, endpoint, streams, workers.upsets)
+            found = await check(bus, endpoint, streams, workers)
             found.went_back = back
         finally:
             await workers.close()
@@ -234,6 +234,7 @@ async def run(asked: argparse.Namespace) -> int:
         "repeated": found.repeated,
         "repeated_allowed": found.allowed,
         "repeated_landed": found.repeated_landed,
+        "on_waking": found.on_waking,
         "seconds": round(time.monotonic() - began, 1),
         "seed": seed,
         "ok": found.ok and not workers.failures,

@@ -29,6 +29,8 @@ class Workers:
     asleep: set[int] = field(default_factory=set)
     upsets: list[float] = field(default_factory=list)
     """When leases may have moved."""
+    wakes: list[tuple[int, float]] = field(default_factory=list)
+    """(worker, when) it was let go on after SIGSTOP."""
     failures: list[str] = field(default_factory=list)
     _next: int = 0
 
@@ -60,6 +62,7 @@ class Workers:
         os.kill(process.pid, signal.SIGSTOP)
         await asyncio.sleep(self.session_s * 2)
         if number in self.running:
+            self.wakes.append((number, time.time()))
             os.kill(process.pid, signal.SIGCONT)
             self.asleep.discard(number)
 
