@@ -84,6 +84,8 @@ class Circuit:
         if self._due and failures == 0:
             self._due = False
             return True
+        if self._due:  # a fresh one was waited for, and may never come
+            asyncio.get_running_loop().call_later(1.0, self._look_if_due)
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._order += 1
         entry = (failures, self._order, turn)
@@ -168,7 +170,7 @@ class Attempts:
         circuit = self.circuit
         failures = counted = 0
         while True:
-            probe = await rest(circuit.pass_(failures)) if circuit.open else False
+            probe = await self._pass(failures, rest) if circuit.open else False
             looked = not probe
             try:
                 await ready()
@@ -195,6 +197,13 @@ class Attempts:
                     circuit.gone()
             if not circuit.open:
                 await rest(asyncio.sleep(wait_s))
+
+    async def _pass(self, failures: int, rest: Rest) -> bool:
+        try:
+            return await rest(self.circuit.pass_(failures))
+        except asyncio.CancelledError:
+            self.circuit.gone()  # perhaps it was to look, and only waited for its slot
+            raise
 
     def _wait_s(self, error: Retryable, failures: int) -> float:
         asked = error.retry_after_s if isinstance(error, Throttled) else None

@@ -152,10 +152,10 @@ class Book:
         guard = self._guards.get(sequence)
         return guard.taken.missing(index, until) if guard else [(index, until)]
 
-    def guard_end(self, sequence: Sequence) -> int:
-        """One past the last number taken; 0 where none was."""
+    def guard_base(self, sequence: Sequence) -> int:
+        """The first number not taken."""
         guard = self._guards.get(sequence)
-        return guard.taken.end if guard else 0
+        return guard.taken.base() if guard else 0
 
     # what happens
 
@@ -209,7 +209,7 @@ class Book:
             self._changes[key] = None
             self.dirty.set()
         else:
-            del self._changes[key]
+            self._changes.pop(key, None)
 
     def fold(self, stream: str, generation: int, root: str, place: Standing) -> None:
         self.places[stream, generation, root] = place

@@ -85,13 +85,14 @@ class Cover:
             self._reach_the_end(low)
         elif place.until == self.count:
             high = self.end_ms or place.end_ms  # the last one accounts for everything to its end
-        self._hour(place.start_ms).taken.add(place.index, place.until)
+        hour = self._hour(low)
+        hour.taken.add(place.index, place.until)
         while low < high:
             cut = min(high, (low // HOUR_MS + 1) * HOUR_MS)
             self._hour(low).by_outcome[outcome].add(low, cut)
             low = cut
         if count is not None:
-            self._hour(place.start_ms).count = count
+            hour.count = count
 
     def _reach_the_end(self, last_ms: int) -> None:
         """The last window came before `ended`: what it accounts for reaches to the end of the stream."""

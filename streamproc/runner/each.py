@@ -80,13 +80,16 @@ class EachWay:
         """
         r, book, handle, look = self.r, self.r.book, self.stage.handle, self.r.look
         answers: list[Entry] = []
-        through = 0
+        through, limit = 0, r.speech.limit(self.stage.writes[0])
         for stored in batch if not book.anything_out else ():
             if not book.taken_bare(
                 stored.topic, stored.offset
             ):  # else by an earlier version of the stage, which did wait
                 try:
-                    answers.append(handle(stored, look))
+                    answer = handle(stored, look)
+                    if answer.size > limit:
+                        r.speech.check(answer)
+                    answers.append(answer)
                 except (Retryable, NotYet):
                     break
                 except Fatal:
@@ -110,18 +113,21 @@ class EachWay:
     def stop(self) -> None:
         self._stopped = True
 
+    def _told_to_stop(self) -> bool:
+        return self._stopped
+
     def _begin(self, given: Input) -> None:
         if self._stopped:
             return  # the next owner finds it where it is
         self._queue.put_nowait(given)
-        if not self._resting and self._workers < self.r.shared.bounds.calls:
+        if self._queue.qsize() > self._resting and self._workers < self.r.shared.bounds.calls:
             self._workers += 1
             self.r.spawn(self._work)
 
     async def _work(self) -> None:
         queue, slots = self._queue, self.r.shared.slots
         for turn in count(1):
-            if self._stopped:
+            if self._told_to_stop():
                 self._workers -= 1
                 self.r.eased.set()
                 return
@@ -133,6 +139,8 @@ class EachWay:
             else:
                 given = queue.get_nowait()
             async with slots.one() as slot:
+                if self._told_to_stop():  # while it stood in line: the next owner finds the input where it is
+                    continue
                 await self._one(given, slot)
             if turn % 32 == 0:
                 await asyncio.sleep(0)  # a handler that never waits must not keep the loop to itself
@@ -176,4 +184,10 @@ class EachWay:
         r.without(given, "failed", reason, self._otherwise(given, "failed", reason))
 
     def _otherwise(self, given: Input, outcome: Any, reason: str) -> Record | None:
-        return self.stage.otherwise(given.record, outcome, reason) if given.sequence.stream else None
+        if not given.sequence.stream or given.record is None:
+            return None
+        try:
+            return self.stage.otherwise(given.record, outcome, reason)
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a stage may raise: see Runner.rejection
+            self.r.rejection(e)
+            return None

@@ -207,8 +207,9 @@ class FoldWay:
         if service == lane.root and further is not None:
             self.r.counts.expired += further - lane.index
             return "expired", further
-        if source.live and source.join_wait_s is not None and spoken:
-            here_ms = min(g.place.start_ms for g in spoken.values())
+        on_grid = source.grid.root == lane.root
+        if source.live and source.join_wait_s is not None and (spoken or on_grid):
+            here_ms = source.grid.starts_ms(lane.index) if on_grid else min(g.place.start_ms for g in spoken.values())
             if lane.latest_ms - here_ms >= source.join_wait_s * 1000:
                 self.r.counts.late += 1
                 return "late", lane.index + 1
@@ -244,15 +245,14 @@ class FoldWay:
         assert source is not None, "heads were made with it"
         row = self._row(lane, heads, source)
         standing = r.book.places.get((lane.stream, lane.generation, lane.root)) or Standing(lane.index, 0, NOTHING)
-        state = msgspec.msgpack.decode(standing.state, type=self.stage.State)
         outcome: Outcome = "done" if row.ended else row.outcome
         try:
             records, state = await r.shared.attempts.run(
-                lambda: self.stage.fold(row, state, r.look), ready=r.ready, rest=slot.rest
+                lambda: self.stage.fold(row, self._state(standing), r.look), ready=r.ready, rest=slot.rest
             )
             self._emit(lane, heads, row, standing, records, state, outcome)
         except NotYet as e:
-            self._not_yet(lane, heads, row, standing, state, e, since)
+            self._not_yet(lane, heads, row, standing, e, since)
         except Fatal:
             raise
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.rejection
@@ -261,8 +261,19 @@ class FoldWay:
             for given in heads.spoken.values():
                 if given.place.outcome == "done":
                     r.bury(given, rejection)
-            records, state = self.stage.otherwise(row, state, "failed", reason)
+            records, state = self._otherwise(row, standing, "failed", reason)
             self._emit(lane, heads, row, standing, records, state, "failed")
+
+    def _state(self, standing: Standing) -> Any:
+        """Decoded for each attempt: one that failed may have changed what it was given."""
+        return msgspec.msgpack.decode(standing.state, type=self.stage.State)
+
+    def _otherwise(self, row: Row, standing: Standing, outcome: Outcome, reason: str) -> tuple[Sequence[Record], Any]:
+        try:
+            return self.stage.otherwise(row, self._state(standing), outcome, reason)
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a stage may raise: see Runner.rejection
+            self.r.rejection(e)
+            return [], self._state(standing)
 
     def _record(self, given: Input) -> Record:
         if isinstance(given.record, Record):
@@ -270,13 +281,11 @@ class FoldWay:
         p = given.place  # it only moves time: its bytes were let go of, or expired while it was parked
         return bare(given.at[0], p, service=given.sequence.service, outcome=p.outcome, reason=p.reason, count=p.count)
 
-    def _not_yet(
-        self, lane: Lane, heads: Heads, row: Row, standing: Standing, state: Any, missing: NotYet, since: int
-    ) -> None:
+    def _not_yet(self, lane: Lane, heads: Heads, row: Row, standing: Standing, missing: NotYet, since: int) -> None:
         r = self.r
         deadline_ms = standing.deadline_ms or round((r.now() + missing.within_s) * 1000)
         if r.now() * 1000 >= deadline_ms:
-            records, state = self.stage.otherwise(row, state, "skipped", missing.reason)
+            records, state = self._otherwise(row, standing, "skipped", missing.reason)
             self._emit(lane, heads, row, standing, records, state, "skipped")
             return
         if standing.deadline_ms is None:

@@ -66,10 +66,9 @@ class FollowWay:
         if run and (newest.generation, newest.revision) <= (run.generation, run.revision):
             return  # an older version, read again
         same = run is not None and run.generation == newest.generation
-        cursor, over = (run.cursor, run.over) if run and same else (NOTHING, False)
-        book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over))
-        if not over:
-            self._start(newest.stream)
+        cursor = run.cursor if run and same else NOTHING
+        book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over=False))
+        self._start(newest.stream)
 
     def resume(self, given: Input) -> None:
         self.admit(given)

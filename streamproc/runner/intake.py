@@ -148,12 +148,16 @@ class Intake:
                 await self.r.pause()
 
     def _unparseable(self, stored: Stored, error: Rejected) -> Input:
+        if topic(stored.topic).record is Source:
+            return Input.bare(stored)  # the one before stays in force
         reason = "unparseable" if isinstance(error, Unparseable) else str(error)
         place: Record | Place | None = wire.envelope(topic(stored.topic), stored)
         if place is None and (whose := wire.identify(stored)):
             sequence, index = whose
             force = self.r.look.in_force(sequence.stream, sequence.generation, index)
-            place = Place(sequence, index, index + 1, force.revision if force else 0)
+            grid = force.grid if force and force.grid.root == sequence.root else None
+            start, end = (grid.starts_ms(index), grid.starts_ms(index + 1)) if grid else (0, 0)
+            place = Place(sequence, index, index + 1, force.revision if force else 0, start, end)
         if place is None:
             return Input.bare(stored)
         record = bare(
@@ -179,6 +183,7 @@ class Intake:
             if source is not None and r.service not in source.services:
                 r.pass_over(given)
             elif source is not None:
+                given.deadline_ms = None  # that was for the source; a handler's own patience begins now
                 r.way.resume(given)
             else:
                 r.bury(given, missing)
@@ -193,7 +198,7 @@ class Intake:
         r, sequence = self.r, given.sequence
         expected = self._expected.get(sequence)
         if expected is None:
-            expected = r.book.guard_end(sequence)
+            expected = r.book.guard_base(sequence)
         self._expected[sequence] = max(expected, given.until)
         for lo, hi in r.book.untaken(sequence, expected, given.index) if given.index > expected else ():
             for a, b, source in self._by_revision(sequence, lo, hi):

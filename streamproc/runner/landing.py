@@ -91,6 +91,7 @@ class Landings:
         while True:
             try:
                 await self.r.lease.renew()
+                self.r.lease.forget_state()  # the book has it, and is ahead of it
             except Retryable as e:
                 log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
                 await self.r.pause()

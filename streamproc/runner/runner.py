@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streamproc import wire
 from streamproc.bus.contract import Lease
-from streamproc.errors import Expired, Fatal, Fenced, Rejected
+from streamproc.errors import Expired, Fatal, Fenced, Rejected, Retryable
 from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import At, Book, Parked
 from streamproc.runner.each import EachWay
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from streamproc.bus.claims import Claims
 
 log = logging.getLogger(__name__)
+
+
+REASON_CHARS = 1000
+
+
+def _tame(text: str) -> str:
+    """Fit for a record: bounded, and nothing in it that cannot be UTF-8."""
+    return text[:REASON_CHARS].encode(errors="replace").decode()
 
 
 class Way(Protocol):
@@ -98,7 +106,7 @@ class Runner:
                 await self.draining.wait()
                 intake.cancel()
                 await self._finish()
-                await self.landings.flush()
+                await self._flush()
                 for job in (*jobs, *self._spawned):
                     job.cancel()
         finally:
@@ -163,6 +171,14 @@ class Runner:
         waits = [latest.get((s.stream, s.generation), ms) - ms for (s, _), ms in self.in_hand.items()]
         return max([0, self.way.behind_ms if self.working else 0, *waits])
 
+    async def _flush(self) -> None:
+        """What is done lands; a bus that does not take it must not keep a process for ever that was told to go."""
+        try:
+            async with asyncio.timeout(self.shared.bounds.drain_s):
+                await self.landings.flush()
+        except TimeoutError:
+            log.error("%s[%d]: %d changes could not land", self.service, self.lease.partition, self.book.size)  # noqa: TRY400  # the count says it all
+
     async def ready(self) -> None:
         """Back when a call may start: nobody can have taken the lease yet."""
         while not self.lease.fresh():
@@ -211,7 +227,11 @@ class Runner:
         if whose is None:
             raise Fatal(f"{at[0]}[{self.lease.partition}]@{at[1]}: parked without an id")
         sequence, index = whose
-        place = Place(sequence, index, index + 1, outcome="skipped", reason="expired")
+        source = self.look.in_force(sequence.stream, sequence.generation, index)
+        grid = source.grid if source and source.grid.root == sequence.root else None
+        start, end = (grid.starts_ms(index), grid.starts_ms(index + 1)) if grid else (0, 0)
+        revision = source.revision if source else 0
+        place = Place(sequence, index, index + 1, revision, start, end, None, "skipped", "expired")
         return Input(at, sequence, index, index + 1, None, None, place)
 
     async def reread(self, at: At) -> Stored | None:
@@ -229,7 +249,14 @@ class Runner:
         """The record in hand again where it was let go of. Expired ones become what they are."""
         if given.record is not None or given.moves_only_time:
             return
-        stored = await self.reread(given.at)
+        while True:
+            try:
+                stored = await self.reread(given.at)
+            except Retryable as e:
+                log.warning("%s: %s", self.service, e)
+                await self.pause()
+            else:
+                break
         if stored is None:
             self.counts.expired += 1
             p = given.place
@@ -255,9 +282,12 @@ class Runner:
         """The one outcome of an input, under its own number, in this service's name."""
         book = self.book
         if isinstance(record, Entry):  # bare bytes
-            book.emit(record)
+            book.emit(self.speech.check(record))
         else:
-            for lo, hi in book.untaken(given.sequence, given.index, given.until) or [(given.index, given.until)]:
+            owed = book.untaken(given.sequence, given.index, given.until)
+            if given.at in book.parked:  # its number was taken when it was parked
+                owed = [(given.index, given.until)]
+            for lo, hi in owed:
                 book.emit(self.speech.say(record, root=given.place.root, index=lo, until=hi, parent=given.parent))
             book.cover(record, outcome, self.find_source(given))
         self._count(outcome)
@@ -274,13 +304,15 @@ class Runner:
         """Its number is taken and nothing is left to do for its offset."""
         if not self.book.taken(given.sequence, given.index, given.until):
             self.book.take(given.sequence, given.index, given.until)
-            self.book.done(given.at)
+        self.book.done(given.at)
         self.book.unpark(given.at, given.sequence.stream)
         self.in_hand.pop((given.sequence, given.index), None)
         self.intake.let_go(given)
 
     def pass_over(self, given: Input) -> None:
         self.counts.passed_over += 1
+        if given.sequence.stream and not isinstance(given.record, Source):
+            self.book.covers_from(given.place, given.until)
         self.settle(given)
 
     def without(self, given: Input, outcome: Outcome, reason: str, record: Record | None = None) -> None:
@@ -304,15 +336,17 @@ class Runner:
     def rejection(self, error: Exception) -> Rejected:
         """What no stage raises on purpose is a bug: told with its trace, and its input rejected, so that others go on."""
         if isinstance(error, Rejected):
-            return error
+            text = str(error)
+            return error if text == _tame(text) else Rejected(_tame(text))
         self.counts.bugs += 1
         log.error("%s: %s is no error of ours", self.service, type(error).__name__, exc_info=error)
-        return Rejected(f"{type(error).__name__}: {error}")
+        return Rejected(_tame(f"{type(error).__name__}: {error}"))
 
     def park(self, given: Input, deadline_ms: int | None) -> None:
         """It waits in the state from now on and counts as read."""
         given.deadline_ms = deadline_ms
-        if given.at not in self.book.parked:
+        parked = self.book.parked.get(given.at)
+        if parked is None or (parked.deadline_ms != deadline_ms and given.stored is not None):
             self.book.park(given.at, given.sequence.stream, given.parked())
         if not self.book.taken(given.sequence, given.index, given.until):
             self.book.take(given.sequence, given.index, given.until)

@@ -69,6 +69,8 @@ class Service:
             else:
                 return
             await asyncio.sleep(self.shared.circuit.backoff.wait_s(3, self.shared.rng))
+            if self._draining:
+                return
 
     async def _member(self) -> None:
         self._was_joined = False

@@ -14,7 +14,7 @@ from streamproc import wire
 from streamproc.errors import Rejected, TooLarge
 from streamproc.messages import Coverage, Record, record_id
 from streamproc.topics import DLQ, topic
-from streamproc.wire import TRACEPARENT, Entry, Stored, topic_of
+from streamproc.wire import TRACEPARENT, Entry, Stored
 
 
 class Speech:
@@ -54,7 +54,15 @@ class Speech:
         entry = wire.encode(
             whole, partitions=self.partitions, time=self.time(), sub=sub, traceparent=self._below(parent, identity)
         )
-        limit = topic_of(type(record)).max_bytes
+        return self.check(entry)
+
+    def limit(self, name: str) -> int:
+        """The largest entry of a topic that may leave as it is."""
+        return topic(name).max_bytes
+
+    def check(self, entry: Entry) -> Entry:
+        """TooLarge, here and now, where a landing would meet it later and could not say whose fault it is."""
+        limit = self.limit(entry.topic)
         if entry.size > limit and not self._oversized:
             raise TooLarge(f"{entry.topic}: a record of {entry.size} bytes where {limit} are allowed")
         return entry
@@ -67,7 +75,7 @@ class Speech:
         """The input as it came, with what became of it in the headers."""
         headers = (
             *stored.headers,
-            ("error", str(error)[:4096].encode()),
+            ("error", str(error)[:4096].encode(errors="replace")),
             ("error-class", type(error).__name__.encode()),
             ("attempts", str(getattr(error, "attempts", 1)).encode()),
             ("source-topic", stored.topic.encode()),

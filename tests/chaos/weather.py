@@ -59,9 +59,10 @@ class Workers:
         process = self.running[number]
         self.asleep.add(number)
         self.upset()
-        os.kill(process.pid, signal.SIGSTOP)
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGSTOP)
         await asyncio.sleep(self.session_s * 2)
-        if number in self.running:
+        if number in self.running and process.returncode is None:
             self.wakes.append((number, time.time()))
             os.kill(process.pid, signal.SIGCONT)
             self.asleep.discard(number)
