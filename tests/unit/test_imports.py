@@ -36,10 +36,11 @@ SEES: dict[str, frozenset[str]] = {
     "stage": PICTURES_AND_MODELS,
     "stages": PICTURES_AND_MODELS | {"stage"},
     "runner": BASE | {"stage", "bus"},
-    "pipeline": PARTS | {"stages", "runner"},
-    "settings": PARTS | {"stages", "runner", "pipeline"},
-    "web": PARTS | {"stages", "runner", "pipeline", "settings"},
-    "cli": PARTS | {"stages", "runner", "pipeline", "settings", "web"},
+    "task": PICTURES_AND_MODELS | {"stage", "stages"},
+    "pipeline": PARTS | {"stages", "runner", "task"},
+    "settings": PARTS | {"stages", "runner", "task", "pipeline"},
+    "web": PARTS | {"stages", "runner", "task", "pipeline", "settings"},
+    "cli": PARTS | {"stages", "runner", "task", "pipeline", "settings", "web"},
     "__main__": frozenset({"cli"}),
     "": frozenset(),
 }
@@ -47,7 +48,7 @@ SEES: dict[str, frozenset[str]] = {
 
 APART = ("stages", "bus")
 """In these the parts are peers that do not know each other; what peers share stands beside them in files named here."""
-SHARED = {"bus": {"contract", "spread", "claims"}, "stages": set[str]()}
+SHARED = {"bus": {"contract", "spread", "claims"}, "stages": {"options", "asking"}}
 
 EXPORTED: dict[str, set[str]] = {
     "streamproc": {"__version__"},
