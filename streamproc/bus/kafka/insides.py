@@ -13,6 +13,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import errors
@@ -127,7 +129,9 @@ class Client:
             await asyncio.wait([self._opening])
         await self.inner.close()
         for _ in range(2):
-            await asyncio.sleep(0)  # closing a connection takes the loop another turn; a caller's loop may end with this
+            await asyncio.sleep(
+                0
+            )  # closing a connection takes the loop another turn; a caller's loop may end with this
 
     def leave(self, lane: str) -> None:
         """Close the connections of a lane that nobody uses any more."""
@@ -205,14 +209,16 @@ class Client:
         bytes_all: int,
         wait_s: float,
     ) -> list[Fetched]:
-        """One request to one broker: records from the offsets wanted on, or none after `wait_s`.
+        """One request to one broker: records from the offsets wanted on, in that order up to `bytes_all`, or none after
+        `wait_s`.
 
         A broker answers one request of a connection at a time, so whoever waits for records has a connection of its own: a lane.
         """
-        topics = defaultdict(list)
-        for at, offset in wanted.items():
-            topics[at.topic].append((at.partition, offset, bytes_each))
-        request = FetchRequest(round(wait_s * 1000), 1, bytes_all, READ_COMMITTED, list(topics.items()))
+        topics = [  # in the order asked for, a topic again and again where that is the order
+            (topic, [(at.partition, wanted[at], bytes_each) for at in ats])
+            for topic, ats in groupby(wanted, key=attrgetter("topic"))
+        ]
+        request = FetchRequest(round(wait_s * 1000), 1, bytes_all, READ_COMMITTED, topics)
         response = await self.inner.send(node, request, group=lane)
         if response.API_VERSION < 11:
             raise errors.IncompatibleBrokerVersion(f"fetch version {response.API_VERSION}")

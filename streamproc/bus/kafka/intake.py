@@ -105,9 +105,12 @@ class Feed:
 class Intake:
     """Feeds, and the task that fills them."""
 
-    def __init__(self, client: Client, *, lane: str) -> None:
-        self._client, self._lane = client, lane
-        self._feeds: set[Feed] = set()
+    def __init__(self, client: Client, *, lane: str, ahead_bytes: int = AHEAD_BYTES) -> None:
+        self._client, self._lane, self._ahead_bytes = client, lane, ahead_bytes
+        self._feeds: dict[Feed, None] = {}
+        """In the order in which they are asked for: a broker fills its answer in that order, up to the bound, and gives
+        a batch larger than its part only to the first. So what was filled goes to the end; else those behind the bound
+        would wait for as long as those before it have a backlog."""
         self._asked: dict[int, asyncio.Task[None]] = {}
         """One request under way a broker; it tells of its end by `_changed`, like everything else."""
         self._away: set[int] = set()
@@ -117,13 +120,13 @@ class Intake:
 
     def open(self, at: TopicPartition, name: str, offset: int, wake: Callable[[], None]) -> Feed:
         feed = Feed(at, name, offset, wake=wake, room=self._changed.set)
-        self._feeds.add(feed)
+        self._feeds[feed] = None
         self._changed.set()
         return feed
 
     def close(self, feed: Feed) -> None:
         feed.closed = True
-        self._feeds.discard(feed)
+        self._feeds.pop(feed, None)
 
     async def stop(self) -> None:
         tasks = [self._task, *self._asked.values()]
@@ -135,7 +138,7 @@ class Intake:
     @property
     def _each_bytes(self) -> int:
         """A feed holds one answer and waits for one more."""
-        return min(MOST_BYTES, max(LEAST_BYTES, AHEAD_BYTES // 2 // max(1, len(self._feeds))))
+        return min(MOST_BYTES, max(LEAST_BYTES, self._ahead_bytes // 2 // max(1, len(self._feeds))))
 
     async def _run(self) -> None:
         while True:
@@ -143,7 +146,7 @@ class Intake:
             hungry: dict[int, list[Feed]] = defaultdict(list)
             homeless = False
             for feed in self._feeds:
-                if feed.problem is not None or feed.size >= self._each_bytes:
+                if feed.problem is not None or feed.size > self._each_bytes:
                     continue
                 if (leader := self._client.leader(feed.at)) is None:
                     homeless = True
@@ -171,7 +174,12 @@ class Intake:
         wanted = {feed.at: feed.offset for feed in feeds}
         try:
             answer = await self._client.fetch(
-                node, wanted, lane=self._lane, bytes_each=self._each_bytes, bytes_all=AHEAD_BYTES // 4, wait_s=WAIT_S
+                node,
+                wanted,
+                lane=self._lane,
+                bytes_each=self._each_bytes,
+                bytes_all=self._ahead_bytes // 4,
+                wait_s=WAIT_S,
             )
         except errors.KafkaError as e:
             if node not in self._away:
@@ -206,6 +214,7 @@ class Intake:
             feed.stop(Corrupt(f"{feed.at.topic}[{feed.at.partition}]: no whole batch at offset {feed.offset}"))
         else:
             feed.add(found.records)
+            self._feeds[feed] = self._feeds.pop(feed)
 
     async def _out_of_range(self, feed: Feed) -> None:
         try:

@@ -10,7 +10,8 @@ from streamproc.bus.kafka import Kafka
 from streamproc.bus.kafka.insides import TopicPartition
 from streamproc.bus.kafka.intake import Feed, Intake
 from streamproc.wire import Entry
-from tests.bus.kafka.world import PATIENCE_S, entries, eventually, fetched, landing, leases, working
+from tests.bus.kafka.conftest import Open
+from tests.bus.kafka.world import PATIENCE_S, bare, entries, eventually, fetched, landing, leases, working
 
 pytestmark = pytest.mark.kafka
 
@@ -59,6 +60,30 @@ async def test_what_is_read_ahead_is_bounded(bus: Kafka) -> None:
         assert 0 < feed.size < 3 * 2**20
     finally:
         await intake.stop()
+
+
+async def test_what_does_not_fit_into_one_answer_comes_in_turn(open_bus: Open) -> None:
+    """A broker fills its answer in the order of the request: asked in one order for ever, the last would get nothing."""
+    bus = await open_bus(partitions=4)
+    await bus.create([bare("in")])
+    for p in range(4):
+        for _ in range(10):
+            await bus.publish([Entry("in", p, b"k", b"x" * 10_000) for _ in range(40)])
+    intake = Intake(bus.client, lane="test", ahead_bytes=2**20)  # one batch of 400 kB an answer, or little more
+    came = asyncio.Event()
+    feeds = [intake.open(bus.names.at("in", p), "in", 0, came.set) for p in range(4)]
+    got = dict.fromkeys(range(4), 0)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while max(got.values()) < 400:  # so long all of them have records waiting
+                came.clear()
+                for p, feed in enumerate(feeds):
+                    got[p] += len(feed.take(max_records=100, max_bytes=2**24))
+                if not any(feed.ready for feed in feeds):
+                    await came.wait()
+    finally:
+        await intake.stop()
+    assert min(got.values()) > 400 / 2, got
 
 
 async def test_what_a_dead_writer_left_behind_is_not_read(bus: Kafka) -> None:

@@ -161,14 +161,23 @@ async def test_four_uneven_partitions_get_equal_shares(open_bus: Open) -> None:
         await bus.publish(entries(count, partition=p))
     async with working(bus) as member:
         mine = await leases(member, 4)
+        for lease in mine:  # one batch each: whose first record is here, all of it is, and waits from now on
+            await fetched(lease, 1)
         got = dict.fromkeys(backlog, 0)
+        waited = dict.fromkeys(backlog, 0)
+        """What the others got since it had its turn."""
 
         async def take(partition: int) -> None:
             while sum(got.values()) < 8_000:
-                got[partition] += len(await mine[partition].fetch(max_records=50, max_bytes=2**20, wait_s=1))
+                count = len(await mine[partition].fetch(max_records=50, max_bytes=2**20, wait_s=0))
+                got[partition] += count
+                waited[partition] = 0
+                for other in backlog.keys() - {partition}:
+                    waited[other] += count
+                    assert waited[other] <= 2 * 3 * 50, f"{other} waits for {partition}: {got}"
 
         await asyncio.gather(*map(take, backlog))
-        assert min(got.values()) > 8_000 / 4 / 2, got
+        assert max(got.values()) - min(got.values()) <= 2 * 50, got
 
 
 async def test_two_topics_of_a_lease_take_turns(bus: Kafka) -> None:
