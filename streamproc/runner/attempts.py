@@ -2,6 +2,9 @@
 
 Only failures of this input count as its attempts. While everything fails, the endpoint is out: the circuit opens, intake
 stops, one call at a time looks whether it is back, and nothing is dead-lettered for it.
+
+A handler that never waited has asked nobody: that it answered says nothing of the endpoint. Else an outage would never
+show in a stage where every second record needs no call.
 """
 
 from __future__ import annotations
@@ -158,6 +161,35 @@ class Rest(Protocol):
     async def __call__(self, awaitable: Awaitable[T], /) -> T: ...
 
 
+class Asked:
+    """Whether a call asked anybody, or answered out of itself.
+
+    What is due in the loop has its turn before a call that waits goes on: so a mark that was made due before the call is
+    there after it exactly if the call waited. An input that has failed before counts as asking, whether it waits or not:
+    else a handler that fails without waiting could open the circuit, and nothing could close it.
+    """
+
+    __slots__ = ("_due", "_yes")
+
+    def __init__(self, *, before: int) -> None:
+        self._yes = before > 0
+        self._due: asyncio.Handle | None = None
+
+    def __enter__(self) -> None:
+        if not self._yes:
+            self._due = asyncio.get_running_loop().call_soon(self._mark)
+
+    def __exit__(self, *_: object) -> None:
+        if self._due is not None:
+            self._due.cancel()
+
+    def _mark(self) -> None:
+        self._yes = True
+
+    def __bool__(self) -> bool:
+        return self._yes
+
+
 class Attempts:
     """Tries calls of one service."""
 
@@ -172,9 +204,11 @@ class Attempts:
         while True:
             probe = await self._pass(failures, rest) if circuit.open else False
             looked = not probe
+            asked = Asked(before=failures)
             try:
                 await ready()
-                answer = await call()
+                with asked:
+                    answer = await call()
             except Retryable as e:
                 looked = True
                 counted += not (circuit.open or isinstance(e, Throttled))
@@ -185,12 +219,14 @@ class Attempts:
                 self.retried += 1
                 wait_s = self._wait_s(e, failures)
             except Rejected:
-                looked = True
-                circuit.succeeded()  # it answered, if only to say no
+                if asked:
+                    looked = True
+                    circuit.succeeded()  # it answered, if only to say no
                 raise
             else:
-                looked = True
-                circuit.succeeded()
+                if asked:
+                    looked = True
+                    circuit.succeeded()
                 return answer
             finally:
                 if not looked:

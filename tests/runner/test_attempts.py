@@ -37,6 +37,7 @@ class Endpoint:
     async def call(self) -> str:
         now = asyncio.get_running_loop().time()
         self.calls.append(now)
+        await asyncio.sleep(0)  # there and back, if only in no time
         if error := self.behave(len(self.calls), now):
             raise error
         return "answer"
@@ -156,6 +157,62 @@ def test_a_probe_that_is_cancelled_leaves_the_looking_to_another() -> None:
         assert second.calls == []
         first.cancel()
         assert await other == "answer"
+
+    clock.run(story())
+
+
+async def no_call() -> str:
+    return "known already"
+
+
+def test_an_outage_opens_the_circuit_also_where_every_second_record_needs_no_call() -> None:
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda _, now: Retryable("refused") if now < 60 else None)
+        runs = [asyncio.create_task(tries.run(endpoint.call, ready=ready, rest=rest)) for _ in range(10)]
+        while not tries.circuit.open:
+            assert await tries.run(no_call, ready=ready, rest=rest) == "known already"
+            await asyncio.sleep(0.01)
+        assert await asyncio.gather(*runs) == ["answer"] * 10
+        assert not tries.circuit.open
+
+    clock.run(story())
+
+
+def test_a_record_that_needs_no_call_passes_while_the_circuit_is_open_and_leaves_the_looking_to_another() -> None:
+    async def refuse_what_it_sees() -> str:
+        raise Rejected("no frames")
+
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda _, now: Retryable("refused") if now < 60 else None)
+        stuck = asyncio.create_task(tries.run(endpoint.call, ready=ready, rest=rest))
+        await asyncio.sleep(BACKOFF.most_s)
+        assert tries.circuit.open
+        while asyncio.get_running_loop().time() < 50:
+            await asyncio.sleep(2)
+            async with asyncio.timeout(60):
+                assert await tries.run(no_call, ready=ready, rest=rest) == "known already"
+                with pytest.raises(Rejected, match="no frames"):
+                    await tries.run(refuse_what_it_sees, ready=ready, rest=rest)
+            assert tries.circuit.open, "nobody has heard of the endpoint so far"
+        assert await stuck == "answer"
+        assert not tries.circuit.open
+
+    clock.run(story())
+
+
+def test_a_handler_that_fails_without_waiting_can_also_close_the_circuit_it_opened() -> None:
+    async def story() -> None:
+        tries, failures = attempts(), iter(range(7))
+
+        async def shaky() -> str:
+            if next(failures, None) is not None:
+                raise Retryable("locked")
+            return "answer"
+
+        assert await tries.run(shaky, ready=ready, rest=rest) == "answer"
+        assert not tries.circuit.open
 
     clock.run(story())
 
