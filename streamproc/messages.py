@@ -290,6 +290,8 @@ class Life(Struct, frozen=True, kw_only=True, omit_defaults=True):
     confidence: float | None = None
     votes: tuple[Vote, ...]
     details: str | None = None
+    looked: tuple[str, ...] = ()
+    """Models that answered for any of its windows; who of them has no vote saw nothing."""
 
 
 class Event(Record, frozen=True, kw_only=True, omit_defaults=True):
