@@ -100,9 +100,11 @@ class Expired(StreamprocError):
 class NotYet(StreamprocError):
     """A table has no such key so far: the record waits for it, until `within_s` from its first attempt by the wall clock."""
 
-    def __init__(self, reason: str, *, topic: str, key: str, within_s: float) -> None:
+    def __init__(self, reason: str, *, topic: str, key: str, within_s: float, goes_without: bool = False) -> None:
+        """`goes_without`: once it has waited in vain it is handled all the same; else it is skipped for the reason."""
         super().__init__(reason)
         self.reason, self.topic, self.key, self.within_s = reason, topic, key, within_s
+        self.goes_without = goes_without
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -28,6 +28,9 @@ class Look(Protocol):
     def get(self, topic: str, stream: str, *sub: str) -> Any | None:
         """The newest record of a key of a table that the stage names in `tables`."""
 
+    def expect(self, topic: str, stream: str, *sub: str, within_s: float) -> Any | None:
+        """The same, but the record in hand waits for it; None once one has waited `within_s` in vain."""
+
 
 class Pace(Look, Protocol):
     """What a `Follow` may wait for, and what it must know of a source's revisions."""
@@ -118,6 +121,10 @@ class Fold(Stage):
     def otherwise(self, row: Row, state: Any, outcome: Outcome, reason: str) -> tuple[Sequence[Record], Any]:  # noqa: ARG002  # for authors to override
         """What to write where `fold` could not."""
         return [], state
+
+    def sub(self, record: Any, number: int) -> str:  # noqa: ARG002  # for authors to override
+        """Where it writes a table: the key of a record behind the generation, by which others look it up."""
+        return str(number)
 
 
 class Follow(Stage):

@@ -170,6 +170,11 @@ class EachWay:
         r = self.r
         deadline_ms = given.deadline_ms or round((r.now() + missing.within_s) * 1000)
         if r.now() * 1000 >= deadline_ms:
+            if missing.goes_without:
+                r.look.give_up(missing)
+                r.waits.given_up(missing)
+                self._begin(given)
+                return
             r.without(given, "skipped", missing.reason, self._otherwise(given, "skipped", missing.reason))
             return
         r.park(given, deadline_ms)

@@ -285,6 +285,10 @@ class FoldWay:
         r = self.r
         deadline_ms = standing.deadline_ms or round((r.now() + missing.within_s) * 1000)
         if r.now() * 1000 >= deadline_ms:
+            if missing.goes_without:
+                r.look.give_up(missing)
+                r.waits.given_up(missing)
+                return  # the row is still in turn, and is folded again
             records, state = self._otherwise(row, standing, "skipped", missing.reason)
             self._emit(lane, heads, row, standing, records, state, "skipped")
             return
@@ -314,13 +318,13 @@ class FoldWay:
         writes = topic(self.stage.writes[0])
         entries = []
         for record in records:
-            sub = (str(number),) if writes.compacted else ()
+            sub = (f"{row.generation}.{self.stage.sub(record, number)}",) if writes.compacted else ()
             entries.append(r.speech.say(record, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
             number += 1
         if row.ended:
             assert writes.record is not None, "a fold writes records"
             ended = writes.record.of(row, count=number, until_index=None)  # type: ignore[union-attr]  # coverage is no stage's to write
-            sub = ("ended",) if writes.compacted else ()
+            sub = (f"{row.generation}.ended",) if writes.compacted else ()
             entries.append(r.speech.say(ended, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
         packed = raw(state)
         # Nothing above may be undone, nothing below may fail: from here on the row has happened.

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 300.0
 """How long a record waits for its source to be heard of. Tables are followed within milliseconds; this is for broken ones."""
 
+MOST_IN_VAIN = 4096
+"""Keys that were waited for in vain and are remembered; one that is forgotten is waited for once more."""
+
 
 def source_key(stream: str, generation: int, revision: int) -> str:
     return key_of(stream, f"{generation}.{revision}").decode()
@@ -77,6 +80,8 @@ class Look:
         self.tables, self.service = tables, service
         self._found: dict[tuple[str, int, int], Source] = {}
         """What a window asks for again and again; emptied whenever a source is heard of."""
+        self._in_vain: dict[tuple[str, str], None] = {}
+        """What one record has waited for in vain, others do not wait for: else each would anew, and all be late."""
 
     def source(self, record: Placed) -> Source:
         found = self.find(record.stream, record.generation, record.revision)
@@ -87,6 +92,19 @@ class Look:
 
     def get(self, topic: str, stream: str, *sub: str) -> Any | None:
         return self.tables.get(topic, key_of(stream, *sub).decode())
+
+    def expect(self, topic: str, stream: str, *sub: str, within_s: float) -> Any | None:
+        key = key_of(stream, *sub).decode()
+        found = self.tables.get(topic, key)
+        if found is None and (topic, key) not in self._in_vain:
+            raise NotYet(f"{topic}-missing", topic=topic, key=key, within_s=within_s, goes_without=True)
+        return found
+
+    def give_up(self, missing: NotYet) -> None:
+        """Nobody waits for this key any more, until it is heard of."""
+        self._in_vain[missing.topic, missing.key] = None
+        if len(self._in_vain) > MOST_IN_VAIN:
+            del self._in_vain[next(iter(self._in_vain))]
 
     def find(self, stream: str, generation: int, revision: int) -> Source | None:
         found: Source | None = self._found.get((stream, generation, revision))
@@ -100,6 +118,7 @@ class Look:
         """Called for every record of every table followed."""
         if stored.topic == "sources":
             self._found.clear()
+        self._in_vain.pop((stored.topic, stored.key.decode(errors="replace")), None)
 
     def in_force(self, stream: str, generation: int, index: int) -> Source | None:
         """The revision that an index is made under, as far as is known here."""

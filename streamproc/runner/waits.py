@@ -42,10 +42,17 @@ class Waits:
         if self._deadlines[0][1] == self._ticket:
             self._set_timer()
 
+    def given_up(self, missing: NotYet) -> None:
+        """One has waited in vain, and goes without; so do all who wait for the same."""
+        self._go_on((missing.topic, missing.key))
+
     def heard(self, stored: Stored) -> None:
         self._heard += 1
         key = (stored.topic, stored.key.decode(errors="replace"))
         self._heard_at[key] = self._heard
+        self._go_on(key)
+
+    def _go_on(self, key: Key) -> None:
         for again in self._by_key.pop(key, {}).values():
             again()
 

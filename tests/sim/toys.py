@@ -140,8 +140,10 @@ class Detect(Each):
         self.service, self.ask, self.patience_s = service, ask, patience_s
 
     async def handle(self, record: Window, look: Look) -> Detection:
-        if self.patience_s is not None and not look.get("contexts", record.stream, "0"):
-            raise NotYet("no context", topic="contexts", key=f"{record.stream}\0" + "0", within_s=self.patience_s)
+        if self.patience_s is not None and not look.get("contexts", record.stream, f"{record.generation}.0"):
+            raise NotYet(
+                "no context", topic="contexts", key=f"{record.stream}\0{record.generation}.0", within_s=self.patience_s
+            )
         labels = await self.ask(self.service, record)
         return Detection.of(record, events=tuple(Sighting(label=label) for label in labels))
 

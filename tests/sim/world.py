@@ -16,7 +16,7 @@ from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.cover import Accounted
 from streamproc.runner.look import source_key
 from streamproc.stage import Stage
-from streamproc.topics import key_of, partition_of, topic
+from streamproc.topics import key_of, topic
 from tests.bus.memory import MemoryBus, MemoryLog
 from tests.sim import toys
 
@@ -33,6 +33,12 @@ class Weather:
     """Of the kills: not dead, only asleep for longer than the session."""
     drains: float = 0.2
     """Of the kills: told to stop, and allowed to."""
+    joins: float = 0.2
+    """Of the kills: nobody dies, but one more joins, and leaves again a while later."""
+    abrupt: float = 0.3
+    """Of those who joined: they leave by dying."""
+    hand_over_s: float = 30.0
+    """What calls get to end where the lease is wanted by another; as much is there for a drain."""
     torn: float = 0.0
     """Landings whose outputs stand while state and progress do not."""
     unseen: float = 0.03
@@ -45,13 +51,8 @@ class Weather:
     windows: int = 24
 
 
-@dataclass(slots=True)
-class Call:
-    """One call of a stub endpoint, as the endpoint saw it."""
-
-    process: int
-    service: str
-    key: tuple[Any, ...]
+Key = tuple[Any, ...]
+"""What a call is about: (service, stream, generation, root, index)."""
 
 
 @dataclass
@@ -60,15 +61,21 @@ class World:
     weather: Weather
     rng: random.Random
     log: MemoryLog
-    answered: Counter[tuple[Any, ...]] = field(default_factory=Counter)
-    in_flight: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list))
-    by_process: dict[int, set[tuple[Any, ...]]] = field(default_factory=lambda: defaultdict(set))
-    allowed: int = 0
+    asked: Counter[Key] = field(default_factory=Counter)
+    """How often, but for calls that were refused: those have to be made again."""
+    allowed: Counter[Key] = field(default_factory=Counter)
+    """How often it may be asked again: once for every death of a process that had it in hand."""
+    by_process: dict[int, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    """What each has ever asked."""
     repeated_landed: int = 0
-    numbers: dict[MemoryBus, int] = field(default_factory=dict)
+    taken_from_the_living: int = 0
 
     def __post_init__(self) -> None:
         self.log.moved = self.moved
+
+    @property
+    def repeated(self) -> int:
+        return sum(n - 1 for n in self.asked.values() if n)
 
     def dice(self, *of: Any) -> int:
         """The same answer to the same question, in every life of every process."""
@@ -80,18 +87,14 @@ class World:
     def asker(self, process: int) -> toys.Ask:
         async def ask(service: str, about: Record) -> list[str]:
             key = (service, about.stream, about.generation, about.root, about.index)
-            call = Call(process, service, key)
             if self.landed(service, about):
                 self.repeated_landed += 1
-            self.in_flight[process].append(call)
-            try:
-                await asyncio.sleep(self.rng.expovariate(1 / 0.2))
-                if self.rng.random() < 0.05:
-                    raise Retryable("429")
-                self.answered[key] += 1
-                self.by_process[process].add(key)
-            finally:
-                self.in_flight[process].remove(call)
+            self.asked[key] += 1
+            self.by_process[process].add(key)
+            await asyncio.sleep(self.rng.expovariate(1 / 0.2))
+            if self.rng.random() < 0.05:
+                self.asked[key] -= 1
+                raise Retryable("429")
             if self.dice(key) < 8:
                 raise Rejected("unreadable")
             return [label for label in ("goal", "card") if self.dice(service, about.stream, about.index, label) < 25]
@@ -106,11 +109,7 @@ class World:
 
     def landed(self, service: str, about: Record) -> bool:
         """The outcome of this call stands in the log."""
-        number = about.index
-        if service == "context":
-            return bool(self.log.newest("contexts", key_of(about.stream, "0")))
-        name = "descriptions" if service == "describe" else "detections"
-        return (service, about.root, about.stream, about.generation, number) in self.log.ids(name)
+        return self._landed((service, about.stream, about.generation, about.root, about.index))
 
     def accounted(self, stream: str, service: str) -> Accounted:
         """What the coverage topic says of a service."""
@@ -126,22 +125,18 @@ class World:
         return found
 
     def moved(self, service: str, partition: int, bus: MemoryBus) -> None:
-        """A partition goes to another member: what the old one has under way will be asked again."""
-        self.allowed += self.cost(self.numbers[bus], service, partition)
+        self.taken_from_the_living += 1
 
-    def cost(self, process: int, service: str | None = None, partition: int | None = None) -> int:
-        """What taking leases from a process may cost: calls in flight, and answers that have not landed."""
-        unlanded = 0
-        keys = [*self.by_process[process], *(call.key for call in self.in_flight[process])]
-        for whose, stream, generation, root, index in keys:
-            if service not in (None, whose) or partition not in (None, partition_of(stream, self.log.partitions)):
-                continue
-            if whose == "context":
-                unlanded += not self.log.newest("contexts", key_of(stream, "0"))
-            else:
-                name = "descriptions" if whose == "describe" else "detections"
-                unlanded += (whose, root, stream, generation, index) not in self.log.ids(name)
-        return unlanded
+    def dies(self, process: int) -> None:
+        """It is killed, or sleeps for so long that others go on without it: what it has in hand may be asked again."""
+        self.allowed.update(key for key in self.by_process[process] if not self._landed(key))
+
+    def _landed(self, key: Key) -> bool:
+        service, stream, generation, root, index = key
+        if service == "context":
+            return bool(self.log.newest("contexts", key_of(stream, "0")))
+        name = "descriptions" if service == "describe" else "detections"
+        return (service, root, stream, generation, index) in self.log.ids(name)
 
 
 def stages(world: World, process: int) -> dict[str, Stage]:
@@ -162,14 +157,20 @@ class Process:
     def __init__(self, world: World, number: int, names: tuple[str, ...]) -> None:
         self.world, self.number, self.names = world, number, names
         self.bus = MemoryBus(world.log)
-        world.numbers[self.bus] = number
         made = stages(world, number)
         self.services = [
             Service(
                 name,
                 made[name],
                 self.bus,
-                bounds=Bounds(calls=6, window=64, unlanded=40, batch=8),
+                bounds=Bounds(
+                    calls=6,
+                    window=64,
+                    unlanded=40,
+                    batch=8,
+                    drain_s=world.weather.hand_over_s,
+                    hand_over_s=world.weather.hand_over_s,
+                ),
                 backoff=Backoff(first_s=0.02, most_s=1.0),
                 now=asyncio.get_running_loop().time,
                 rng=world.rng,
@@ -184,14 +185,14 @@ class Process:
                 tasks.create_task(service.run())
 
     async def kill(self) -> None:
-        self.world.allowed += self.world.cost(self.number)
+        self.world.dies(self.number)
         self.world.log.kill(self.bus)
         self.task.cancel()
         await asyncio.wait([self.task])
 
     def sleep(self) -> None:
         """SIGSTOP: nothing of it moves until it wakes."""
-        self.world.allowed += self.world.cost(self.number)
+        self.world.dies(self.number)
         self.world.log.stop(self.bus)
 
     def wake(self) -> None:
