@@ -152,10 +152,10 @@ class Book:
         guard = self._guards.get(sequence)
         return guard.taken.missing(index, until) if guard else [(index, until)]
 
-    def guard_base(self, sequence: Sequence) -> int:
-        """The first number not taken."""
+    def guard_base(self, sequence: Sequence, start: int = 0) -> int:
+        """The first number from `start` on that is not taken."""
         guard = self._guards.get(sequence)
-        return guard.taken.base() if guard else 0
+        return guard.taken.base(start) if guard else start
 
     # what happens
 

@@ -104,6 +104,9 @@ class EachWay:
         r.counts.records_out += len(answers)
         return batch[through:]
 
+    def passed_over(self, given: Input) -> None:
+        """Nothing waits for it."""
+
     def resume(self, given: Input) -> None:
         if given.moves_only_time:
             self.r.without(given, given.place.outcome, given.place.reason or "")

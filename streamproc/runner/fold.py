@@ -3,6 +3,10 @@
 Every record is parked as it comes; what is in order leaves again, mostly before the landing that would have written it.
 A row is what every joined service says of an index. Who says nothing is waited for, with two exceptions: a writer that
 lands in order and is further already (its record has expired), and, for feeds, one that is `join_wait` of stream time late.
+
+Which numbers this service owes rows for is a function of the table of sources where numbers lie on the grid. Elsewhere
+(events are numbered 0, 1, 2, …) only the records say which revision they were made under: what a revision that does not
+name the service has said is kept as taken by nobody, a sequence of its own, and lanes move past it.
 """
 
 from __future__ import annotations
@@ -54,6 +58,7 @@ class Lane:
     """How far stream time has come, by what was read."""
 
     def sequence(self, service: str) -> messages.Sequence:
+        """What a service says here. Nobody's, the one of the empty name, holds the numbers that are not owed."""
         return messages.Sequence(service, self.root, self.stream, self.generation)
 
     def add(self, given: Input) -> None:
@@ -61,9 +66,13 @@ class Lane:
         self.waiting.setdefault(given.sequence.service, {})[turn] = given
         self.latest_ms = max(self.latest_ms, given.place.start_ms)
 
-    def beyond(self) -> int | None:
-        """The next index at which anybody says something."""
-        return min((min(w) for w in self.waiting.values() if w), default=None)
+    def beyond(self) -> tuple[int, Input] | None:
+        """The next index at which anybody says something, and who."""
+        firsts = [(min(w), w) for w in self.waiting.values() if w]
+        if not firsts:
+            return None
+        index, waiting = min(firsts, key=lambda first: first[0])
+        return index, waiting[index]
 
     def pass_to(self, index: int) -> list[Input]:
         """The lane stands at `index` now; who has nothing more to say leaves, ranges that reach beyond stay."""
@@ -129,14 +138,25 @@ class FoldWay:
     def resume(self, given: Input) -> None:
         self.admit(given)
 
+    def passed_over(self, given: Input) -> None:
+        source = self.r.find_source(given)
+        if source is None or source.grid.root == given.place.root:
+            return
+        p = given.place
+        nobody = messages.Sequence("", p.root, p.stream, p.generation)
+        self.r.book.take(nobody, given.index, given.until)
+        if lane := self._lanes.get((p.stream, p.generation, p.root)):
+            self._poke(lane)
+
     def _lane(self, given: Input, source: Source) -> Lane:
         place = given.place
         key = (place.stream, place.generation, place.root)
         lane = self._lanes.get(key)
         if lane is None:
             standing = self.r.book.places.get(key)
-            index = standing.index if standing else self.r.look.first_named(source, self.r.service)
-            if not standing:
+            index = standing.index if standing else 0
+            if not standing and source.grid.root == place.root:
+                index = self.r.look.first_named(source, self.r.service)
                 self.r.book.covers_from(given.place, index)
             lane = self._lanes[key] = Lane(*key, index)
         return lane
@@ -166,29 +186,50 @@ class FoldWay:
 
     def _heads(self, lane: Lane) -> Heads | None:
         """The next row, if everyone who is named has spoken, or is known never to."""
-        while True:
+        while lane.beyond():
             spoken = {s: w[lane.index] for s, w in lane.waiting.items() if lane.index in w}
-            beyond = lane.beyond()
-            if beyond is None:
-                return None
             source = self._source(lane, spoken)
             if source is None:
                 return None
-            if spoken or self.r.service in source.services:
-                break
-            # Nobody owes anything here: this service was not named under the revision in force.
-            named = [
-                s.from_index
-                for s in self.r.look.revisions(lane.stream, lane.generation)
-                if self.r.service in s.services
-            ]
-            lane.pass_to(min((i for i in named if i > lane.index), default=beyond))
-        return self._complete(lane, spoken, source)
+            owed = lane.index if spoken else self._owed_from(lane, source)
+            if owed == lane.index:
+                return self._complete(lane, spoken, source)
+            for given in lane.pass_to(owed):
+                self.r.settle(given)
+        return None
 
     def _source(self, lane: Lane, spoken: dict[str, Input]) -> Source | None:
+        """The revision of the index in turn; off the grid, where nobody has spoken, of what stands behind it."""
         for given in spoken.values():
             return self.r.find_source(given)
+        beyond = lane.beyond()
+        behind = self.r.find_source(beyond[1]) if beyond else None
+        if behind is not None and behind.grid.root != lane.root:
+            return behind
         return self.r.look.in_force(lane.stream, lane.generation, lane.index)
+
+    def _owed_from(self, lane: Lane, source: Source) -> int:
+        """The first index, from the one in turn on, for which this service owes a row. Nobody has spoken here so far."""
+        if source.grid.root != lane.root:
+            return self.r.book.guard_base(lane.sequence(""), lane.index)
+        if self.r.service in source.services:
+            return lane.index
+        named = [
+            s.from_index
+            for s in self.r.look.revisions(lane.stream, lane.generation)
+            if s.from_index > lane.index and self.r.service in s.services
+        ]
+        beyond = lane.beyond()
+        assert beyond is not None, "nobody asks of a lane where nothing waits"
+        return min(named, default=beyond[0])
+
+    def _alike_until(self, lane: Lane, source: Source, until: int) -> int:
+        """How far what holds for the index in turn holds for those behind it: to the next revision, or what is not owed."""
+        if source.grid.root != lane.root:
+            owed = self.r.book.untaken(lane.sequence(""), lane.index, until)
+            return next((hi for lo, hi in owed if lo == lane.index), lane.index + 1)
+        revisions = self.r.look.revisions(lane.stream, lane.generation)
+        return min([until, *(s.from_index for s in revisions if s.from_index > lane.index)])
 
     def _complete(self, lane: Lane, spoken: dict[str, Input], source: Source) -> Heads | None:
         absent: dict[str, tuple[str, int]] = {}
@@ -205,20 +246,18 @@ class FoldWay:
         """Why nothing will come of a service for the index in turn, and up to where; None: wait."""
         further = min(lane.waiting.get(service, ()), default=None)
         if service == lane.root and further is not None:
-            self.r.counts.expired += further - lane.index
-            return "expired", further
+            return "expired", self._alike_until(lane, source, further)
         on_grid = source.grid.root == lane.root
         if source.live and source.join_wait_s is not None and (spoken or on_grid):
             here_ms = source.grid.starts_ms(lane.index) if on_grid else min(g.place.start_ms for g in spoken.values())
             if lane.latest_ms - here_ms >= source.join_wait_s * 1000:
-                self.r.counts.late += 1
                 return "late", lane.index + 1
         return None
 
     def _row(self, lane: Lane, heads: Heads, source: Source) -> Row:
         narrow = min(heads.spoken.values(), key=lambda g: g.until - g.index, default=None)
-        p = narrow.place if narrow else Place(lane.sequence(""), lane.index, heads.until, source.revision)
         index, until = lane.index, heads.until
+        p = narrow.place if narrow else self._where_nobody_spoke(lane, until, source)
         start_ms, end_ms = p.start_ms, p.end_ms
         if narrow is None or (narrow.index, narrow.until) != (index, until):
             grid = source.grid if source.grid.root == lane.root else None
@@ -233,6 +272,12 @@ class FoldWay:
                 place = Place(lane.sequence(service), index, until, source.revision, start_ms, end_ms, p.utc)
                 of[service] = Record.of(place, service=service, outcome="skipped", reason=reason)
         return Row(lane.root, lane.stream, lane.generation, source.revision, index, until, start_ms, end_ms, p.utc, of)
+
+    def _where_nobody_spoke(self, lane: Lane, until: int, source: Source) -> Place:
+        """At the time of what stands behind it, where no grid tells."""
+        beyond = lane.beyond()
+        at_ms = beyond[1].place.start_ms if beyond else 0
+        return Place(lane.sequence(""), lane.index, until, source.revision, at_ms, at_ms)
 
     # folding
 
@@ -331,6 +376,11 @@ class FoldWay:
         for entry in entries:
             r.book.emit(entry)
         r.counts.records_out += len(entries)
+        for reason, until in heads.absent.values():
+            if reason == "late":
+                r.counts.late += 1
+            else:
+                r.counts.expired += until - row.index
         r.counts.failed += outcome == "failed"
         r.counts.skipped += outcome == "skipped"
         r.book.fold(lane.stream, lane.generation, lane.root, Standing(heads.until, number, packed))

@@ -70,6 +70,9 @@ class FollowWay:
         book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over=False))
         self._start(newest.stream)
 
+    def passed_over(self, given: Input) -> None:
+        """Nothing waits for it."""
+
     def resume(self, given: Input) -> None:
         self.admit(given)
 

@@ -97,9 +97,6 @@ class Intake:
         if error is not None:
             log.error("%s: %s[%d]@%d: %s", r.service, stored.topic, stored.partition, stored.offset, error)
             r.bury(given, error)
-        in_order = given.sequence.service == given.sequence.root and not topic(stored.topic).compacted
-        if in_order and isinstance(r.stage, Each):  # a fold sees holes in its rows
-            self._look_for_a_hole(given)
         life = (given.place.stream, given.place.generation)
         self.latest_ms[life] = max(self.latest_ms.get(life, 0), given.place.start_ms)
         if not given.sequence.stream:
@@ -113,6 +110,7 @@ class Intake:
         elif (source := r.find_source(given)) is None:
             self.await_source(given)
         else:
+            self._look_for_a_hole(given, source)
             self._dispatch(given, source)
 
     def _again(self, given: Input) -> bool:
@@ -125,7 +123,21 @@ class Intake:
         if self.r.service in source.services:
             self.r.way.admit(given)
         else:
-            self.r.pass_over(given)
+            self._pass_over(given)
+
+    def resume(self, given: Input) -> None:
+        """What was parked, in this life or the one before: under its source by now, or waiting for it still."""
+        source = given.record if isinstance(given.record, Source) else self.r.find_source(given)
+        if source is None:
+            self.await_source(given)
+        elif isinstance(given.record, Source) or self.r.service in source.services:
+            self.r.way.resume(given)
+        else:
+            self._pass_over(given)
+
+    def _pass_over(self, given: Input) -> None:
+        self.r.pass_over(given)
+        self.r.way.passed_over(given)
 
     async def parse(self, stored: Stored) -> tuple[Input, Rejected | None]:
         """The input, and why it could not be parsed: then it is a failed one, or, if nothing tells its number, a bare one."""
@@ -180,11 +192,10 @@ class Intake:
 
         def again() -> None:
             source = r.find_source(given)
-            if source is not None and r.service not in source.services:
-                r.pass_over(given)
-            elif source is not None:
+            if source is not None:
                 given.deadline_ms = None  # that was for the source; a handler's own patience begins now
-                r.way.resume(given)
+                self._look_for_a_hole(given, source)
+                self.resume(given)
             else:
                 r.bury(given, missing)
                 r.without(given, "failed", missing.reason)
@@ -193,15 +204,17 @@ class Intake:
 
     # holes
 
-    def _look_for_a_hole(self, given: Input) -> None:
+    def _look_for_a_hole(self, given: Input, behind: Source) -> None:
         """Numbers that were never read although a later one was: they have expired. Owed ones are skipped, with the reason."""
         r, sequence = self.r, given.sequence
+        if sequence.service != sequence.root or not isinstance(r.stage, Each) or topic(given.at[0]).compacted:
+            return  # its writer lands out of order; or a fold, which sees holes in its rows
         expected = self._expected.get(sequence)
         if expected is None:
             expected = r.book.guard_base(sequence)
         self._expected[sequence] = max(expected, given.until)
         for lo, hi in r.book.untaken(sequence, expected, given.index) if given.index > expected else ():
-            for a, b, source in self._by_revision(sequence, lo, hi):
+            for a, b, source in self._by_revision(sequence, lo, hi, behind):
                 r.counts.expired += b - a
                 grid = source.grid if source.grid.root == sequence.root else None
                 start = grid.starts_ms(a) if grid else given.place.start_ms
@@ -211,8 +224,13 @@ class Intake:
                 hole = Input((given.at[0], -1 - a), sequence, a, b, None, record, record)
                 self._dispatch(hole, source)
 
-    def _by_revision(self, sequence: Sequence, lo: int, hi: int) -> list[tuple[int, int, Source]]:
-        """[lo, hi) cut where revisions begin, each part with the source in force there."""
+    def _by_revision(self, sequence: Sequence, lo: int, hi: int, behind: Source) -> list[tuple[int, int, Source]]:
+        """[lo, hi) cut where revisions begin, each part with the source in force there.
+
+        Of numbers that lie on no grid only their records would tell; they get the revision of what came behind them.
+        """
+        if behind.grid.root != sequence.root:
+            return [(lo, hi, behind)]
         revisions = self.r.look.revisions(sequence.stream, sequence.generation)
         cuts = sorted({lo, hi, *(s.from_index for s in revisions if lo < s.from_index < hi)})
         parts = []

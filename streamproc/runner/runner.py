@@ -58,6 +58,9 @@ class Way(Protocol):
     def resume(self, given: Input) -> None:
         """Take over an input that was parked."""
 
+    def passed_over(self, given: Input) -> None:
+        """An input has been settled that was made under a revision that does not name the service."""
+
     @property
     def behind_ms(self) -> int:
         """Stream time read and not accounted for, of what it keeps to itself."""
@@ -189,14 +192,11 @@ class Runner:
     # parked records
 
     async def _resume_parked(self) -> None:
-        for at, parked in self.book:
-            given = await self._unparked(at, parked)
+        waiting = [await self._unparked(at, parked) for at, parked in self.book]
+        for given in waiting:  # all at once: what a way does with one may depend on which others wait
             self.hand_out(given)
-            source = given.record if isinstance(given.record, Source) else self.find_source(given)
-            if source is None:
-                self.intake.await_source(given)
-            else:
-                self.way.resume(given)
+        for given in waiting:
+            self.intake.resume(given)
 
     async def _unparked(self, at: At, parked: Parked) -> Input:
         name, offset = at

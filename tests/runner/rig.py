@@ -70,6 +70,19 @@ class Rig:
             await service.drain()
             await task
 
+    @asynccontextmanager
+    async def killed(self, name: str, stage: Stage, **options: Any) -> AsyncIterator[Service]:
+        """Works until the context ends; killed then, in the middle of whatever it was at."""
+        bus = MemoryBus(self.log)
+        service = self.service(name, stage, bus=bus, **options)
+        task = asyncio.create_task(service.run())
+        try:
+            yield service
+        finally:
+            self.log.kill(bus)
+            task.cancel()
+            await asyncio.wait([task])
+
     async def until(self, true: Callable[[], bool], *, within_s: float = 100.0, every_s: float = 0.05) -> None:
         deadline = asyncio.get_running_loop().time() + within_s
         while not true():
