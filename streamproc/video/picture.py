@@ -72,7 +72,7 @@ class Painter:
         if self._turn is None or self._turn.degrees != frame.rotation:
             self._turn = Turn.of(frame)
         y, u, v = (self._turn.apply(_plane(p)) for p in scaled.planes[:3])
-        data = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=self._look.quality)
+        data = simplejpeg.encode_jpeg_yuv_planes(_even(y), u, v, quality=self._look.quality)
         return Jpeg(data, y.shape[1], y.shape[0])
 
 
@@ -125,6 +125,14 @@ def _row_bytes(frame: VideoFrame, i: int, plane: VideoPlane) -> int:
         return plane.width if i == 0 else plane.line_size
     here = [c for c in frame.format.components if c.plane == i]
     return plane.width * sum((c.bits + 7) // 8 for c in here)
+
+
+def _even(luma: Plane) -> Plane:
+    """The same, with memory behind it that is ours: where a side is odd the encoder reads as far as the chroma goes."""
+    height, width = luma.shape
+    if height % 2 == 0 and width % 2 == 0:
+        return luma
+    return np.pad(luma, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
 
 
 def _plane(plane: VideoPlane) -> Plane:
