@@ -1,16 +1,21 @@
-"""How a stage speaks to a model: pictures of a window, the call, and what every result of a model carries.
+"""How a stage speaks to a model: pictures of a window, what is known of the stream, the call, and what every result carries.
 
 Whom the pool asks, how often, and what an outage means is not known here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from streamproc.messages import Seconds, Window
+import orjson
+
+from streamproc.messages import Context, Seconds, Source, Tokens, Window
 from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.prompt import Picture
+from streamproc.stage import Look
+from streamproc.stages.options import Informed, Stretches, Told, filled
 
 
 class Models(Protocol):
@@ -25,13 +30,62 @@ def pictures(window: Window) -> tuple[Picture, ...]:
     return tuple(Picture(frame.jpeg, frame.t_ms) for frame in window.frames)
 
 
-def spoken(answer: Answer, *, sample: int = 0, **more: Any) -> dict[str, Any]:
-    """The fields that every result of a model has, for `Detection.of(window, **spoken(answer), …)`."""
+def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str, Any]:
+    """The fields that every result of a model has, for `Detection.of(window, **spoken(answer), …)`.
+
+    `raw` is the model's text as it came; of several answers and samples (unless one is named) a JSON list of all.
+    """
+    texts = [s.text for a in answers for s in a.reply.samples]
+    if sample is not None:
+        texts = [answers[0].reply.samples[sample].text]
     return {
-        "model": answer.model,
-        "prompt": answer.prompt,
-        "raw": answer.reply.samples[sample].text,
-        "tokens": answer.tokens,
-        "seconds": Seconds(queued=round(answer.queued_s, 3), served=round(answer.served_s, 3)),
-        "attempts": answer.attempts,
+        "model": answers[-1].model,
+        "prompt": answers[0].prompt,
+        "raw": texts[0] if len(texts) == 1 else orjson.dumps([_sound(t) for t in texts]).decode(),
+        "tokens": Tokens(
+            into=sum(a.tokens.into for a in answers),
+            cached=sum(a.tokens.cached for a in answers),
+            out=sum(a.tokens.out for a in answers),
+        ),
+        "seconds": Seconds(
+            queued=round(sum(a.queued_s for a in answers), 3), served=round(sum(a.served_s for a in answers), 3)
+        ),
+        "attempts": sum(a.attempts for a in answers),
     } | more
+
+
+def _sound(text: str) -> str:
+    """Half characters cannot be written down."""
+    return text.encode(errors="replace").decode()
+
+
+class Contexts:
+    """What is known of streams, by the stage `context`."""
+
+    def __init__(self) -> None:
+        self._stretches = Told("context", Stretches)
+
+    def of(self, source: Source, index: int, look: Look, *, wait_s: float) -> Context | None:
+        """What holds for a window; None where nothing is known, or did not come in time. Raises NotYet before that."""
+        if "context" not in source.task:
+            return None
+        begin, _ = self._stretches.of(source).of(source.grid, index)
+        found: Context | None = look.expect("contexts", source.stream, f"{source.generation}.{begin}", within_s=wait_s)
+        return found if found is not None and found.fields else None
+
+
+def told(context: Context | None) -> dict[str, str]:
+    """The variable `context` of prompts: `name: value` a line."""
+    fields = (context.fields if context else None) or {}
+    return {
+        "context": "\n".join(f"{name}: {_plain(value)}" for name, value in fields.items() if value not in (None, ""))
+    }
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def context_part(options: Informed, values: Mapping[str, str]) -> str | None:
+    """What stands before the pictures; nothing where nothing is known."""
+    return filled(options.context, values) if values.get("context") else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamproc.errors import Rejected, did_you_mean
-from streamproc.messages import Source
+from streamproc.messages import Grid, Source
 
 Text = Annotated[str, Field(max_length=100_000)]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -52,7 +53,7 @@ class Labels(Section):
 
     def listed(self) -> str:
         """As a prompt shows them, a line each."""
-        return "\n".join(f"- {name}: {self.about[name]}" if name in self.about else f"- {name}" for name in self.names)
+        return "\n".join(f"- {name} — {self.about[name]}" if name in self.about else f"- {name}" for name in self.names)
 
 
 class Asking(Section):
@@ -83,6 +84,39 @@ class Asking(Section):
         """What goes over the card's sampling defaults."""
         told = {n: getattr(self, n) for n in ("temperature", "top_p", "repetition_penalty")}
         return {name: value for name, value in told.items() if value is not None}
+
+
+class Informed(Asking):
+    """Options of stages whose prompts draw on what is known of the stream."""
+
+    VARIABLES: ClassVar[Mapping[str, str]] = {"context": "what is known of the stream, a line each"}
+    PROMPTS: ClassVar[tuple[str, ...]] = ("system", "context", "prompt")
+
+    context: Text = Field(
+        "What is known of this video:\n{context}",
+        description="Stands before the pictures, where something is known of the stream.",
+    )
+    context_wait_s: float = Field(
+        60.0, ge=0, description="How long a context is waited for, by the clock; then it goes without."
+    )
+
+
+class Stretches(Section):
+    """How far what was seen at a beginning holds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    """Others than its owner read it too, and only this."""
+
+    every_s: float = Field(0.0, ge=0, description="Asked again each so many seconds of stream time; 0: once.")
+
+    def of(self, grid: Grid, index: int) -> tuple[int, int | None]:
+        """[from, until) of the stretch that an index lies in: a function of the grid, so that whoever needs what holds there
+        knows where to look for it."""
+        if not self.every_s:
+            return 0, None
+        count = max(1, round(Fraction(self.every_s) / Fraction(grid.step)))
+        begin = grid.first + (index - grid.first) // count * count
+        return max(0, begin), begin + count
 
 
 _VARIABLE = re.compile(r"\{([a-z][a-z_]*)\}")
