@@ -9,7 +9,10 @@ Order of events that every bus keeps:
 2. a landing of a fenced owner changes nothing and raises Fenced,
 3. readers see a landing whole, after it has ended, or not at all (a reader may see one partition of it before another),
 4. offsets of a partition only grow, and a reader that was at offset n sees every later record once, in order;
-   numbers may be left out (Kafka's transaction markers take one).
+   numbers may be left out (Kafka's transaction markers take one),
+5. a lease is taken from nobody who is alive: one that another should have becomes `wanted`, its owner finishes and
+   releases it, and only then the other takes it. Only an owner that has died, has stopped for longer than the session, or
+   keeps a wanted lease for too long (see `Bus.join`) loses it by fencing.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from typing import NamedTuple, Protocol
 
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
+
+HAND_OVER_S = 60.0
+"""How long an owner may keep a lease that another should have, where `join` says nothing else."""
 
 
 class Span(NamedTuple):
@@ -52,6 +58,12 @@ class Lease(Protocol):
     """As of the last landing before this lease was taken (or renewed). The bus lets go of it once `forget_state` is called."""
     lost: asyncio.Event
     """Set when the lease is known to be lost. Not knowing is no proof of owning: landing is."""
+
+    @property
+    def wanted(self) -> asyncio.Event:
+        """Set while another member should have the lease: finish, land, release. Cleared where it turns out that none
+        should (the one who joined has died): who has not begun to finish goes on, who has gets it back once it is released.
+        """
 
     @property
     def progress(self) -> Mapping[str, int]:
@@ -143,11 +155,17 @@ class Bus(Protocol):
         """The table, caught up. Followed once per process however often it is asked for, until the bus closes."""
 
     def join(
-        self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
+        self,
+        service: str,
+        topics: Sequence[str],
+        *,
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float = HAND_OVER_S,
     ) -> AbstractAsyncContextManager[Membership]:
         """Work in a service: partitions are spread over its members by `weights` (streams per partition), moving few.
 
-        Leaving the context leaves the service and gives back what is still held.
+        A lease of ours that is wanted and not released after `hand_over_s` is lost. Leaving the context leaves the
+        service and gives back what is still held.
         """
 
     async def members(self, service: str) -> dict[str, list[int]]:

@@ -43,6 +43,8 @@ COUNTERS = {
     "landed_bytes": "Bytes landed, outputs only",
     "unseen_ends": "Landings whose end nobody saw",
     "fenced": "Leases lost to another owner",
+    "handed_over": "Leases finished and released because another member should have them",
+    "cut": "Drains and hand-overs that gave up on calls still in flight",
 }
 
 

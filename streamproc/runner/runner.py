@@ -1,4 +1,8 @@
-"""One lease at work: intake, dispatch by kind of stage, landing; until it is drained, lost or fenced."""
+"""One lease at work: intake, dispatch by kind of stage, landing; until it is drained, wanted by another, lost or fenced.
+
+A drain and a hand-over are one thing with two deadlines: nothing more is taken in, what is under way ends, it lands, and
+only then the lease is released. So neither costs a call.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +91,8 @@ class Runner:
         self.eased = asyncio.Event()
         """Something got out of the way of intake."""
         self.draining = asyncio.Event()
+        self._finish_s = shared.bounds.drain_s
+        """What calls in flight get once it is draining."""
         self.landings = Landings(self)
         self.intake = Intake(self)
         self.tasks: asyncio.TaskGroup
@@ -102,7 +108,9 @@ class Runner:
         try:
             async with asyncio.TaskGroup() as self.tasks:
                 self.way = self._way()
-                jobs = [self.tasks.create_task(job()) for job in (self.landings.run, self._until_lost)]
+                jobs = [
+                    self.tasks.create_task(job()) for job in (self.landings.run, self._until_lost, self._until_wanted)
+                ]
                 await self._resume_parked()
                 self.working = True
                 jobs.append(intake := self.tasks.create_task(self.intake.run()))
@@ -151,6 +159,14 @@ class Runner:
             return FollowWay(self, stage, look)
         raise Fatal(f"{self.service}: {type(self.stage).__name__} is none of Each, Fold, Follow")
 
+    async def _until_wanted(self) -> None:
+        await self.lease.wanted.wait()
+        log.info("%s[%d]: another should have it; finishing what is under way", self.service, self.lease.partition)
+        if not self.draining.is_set():
+            self._finish_s = self.shared.bounds.hand_over_s
+            self.counts.handed_over += 1
+            self.drain()
+
     async def _until_lost(self) -> None:
         await self.lease.lost.wait()
         raise Fenced(f"{self.service}[{self.lease.partition}]: the lease is lost")
@@ -158,14 +174,19 @@ class Runner:
     async def _finish(self) -> None:
         """What is under way gets its time; what is only queued is left for the next owner."""
         self.way.stop()
-        deadline = asyncio.get_running_loop().time() + self.shared.bounds.drain_s
-        while not self.way.idle and asyncio.get_running_loop().time() < deadline:
-            self.eased.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
+        try:
+            async with asyncio.timeout(self._finish_s):
+                while not self.way.idle:
+                    self.eased.clear()
                     await self.eased.wait()
-            except TimeoutError:
-                break
+        except TimeoutError:
+            self.counts.cut += 1
+            log.warning(
+                "%s[%d]: not all calls ended within %g s; the next owner makes them again",
+                self.service,
+                self.lease.partition,
+                self._finish_s,
+            )
 
     @property
     def behind_ms(self) -> int:

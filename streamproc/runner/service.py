@@ -74,7 +74,10 @@ class Service:
 
     async def _member(self) -> None:
         self._was_joined = False
-        async with self.bus.join(self.name, self.stage.reads, weights=self._weights) as membership:
+        bounds = self.shared.bounds
+        async with self.bus.join(
+            self.name, self.stage.reads, weights=self._weights, hand_over_s=bounds.hand_over_s + bounds.drain_s
+        ) as membership:
             self._membership, self.joined, self._was_joined = membership, True, True
             try:
                 if self._draining:

@@ -29,7 +29,10 @@ class Bounds:
     batch: int = 500
     """Records of one fetch."""
     drain_s: float = 30.0
-    """What calls in flight get to finish when the service is told to stop."""
+    """What calls in flight get to finish when the service is told to stop; and what is done, to land."""
+    hand_over_s: float = 30.0
+    """What calls in flight get to finish where another member should have their lease. Longer ones are cut, and made
+    again by the next owner."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -56,6 +59,8 @@ class Counts:
     landed_bytes: int = 0
     unseen_ends: int = 0
     fenced: int = 0
+    handed_over: int = 0
+    cut: int = 0
     landing_s: list[float] = field(default_factory=list)
     """The last landings' durations; whoever shows them empties the list."""
 

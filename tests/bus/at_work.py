@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from streamproc.bus.contract import Bus, Landing, Lease, Membership
 from streamproc.errors import StreamprocError
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
 
+if TYPE_CHECKING:
+    from tests.bus.worlds import World
+
 PARTITIONS = 4
+ALL = range(PARTITIONS)
 PATIENCE_S = 40.0
 """Nothing that works takes so long, on a busy machine with a rebalance in it."""
 LIMIT = 2**20
@@ -83,6 +88,14 @@ async def fetched(lease: Lease, count: int, *, at_once: int = 1000) -> list[Stor
     return found
 
 
+async def opened(world: World) -> Bus:
+    """A bus with something to do in every partition: a lease need not come before there is."""
+    bus = await world.open()
+    await bus.create(TOPICS)
+    await bus.publish([e for p in ALL for e in numbered("in", 3, partition=p)])
+    return bus
+
+
 # working ------------------------------------------------------------------------------------------------------------
 
 
@@ -98,10 +111,10 @@ def landing(
 
 
 class Member:
-    """Takes every lease that comes."""
+    """Takes every lease that comes, and releases it as soon as another should have it; unless it `keeps` what it has."""
 
-    def __init__(self, membership: Membership) -> None:
-        self.membership = membership
+    def __init__(self, membership: Membership, *, keeps: bool = False) -> None:
+        self.membership, self.keeps = membership, keeps
         self.taken: list[Lease] = []
         self._more = asyncio.Event()
         self._over = asyncio.Event()
@@ -114,14 +127,22 @@ class Member:
         return {lease.partition: lease for lease in self.taken if not lease.lost.is_set()}
 
     async def take(self) -> None:
-        try:
-            async for lease in self.membership.leases():
-                self.taken.append(lease)
-                self._more.set()
-        except StreamprocError as e:
-            self.error = e
-        self._over.set()
-        self._more.set()
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                async for lease in self.membership.leases():
+                    self.taken.append(lease)
+                    self._more.set()
+                    if not self.keeps:
+                        tasks.create_task(self._hand_over(lease))
+            except StreamprocError as e:
+                self.error = e
+            self._over.set()
+            self._more.set()
+
+    async def _hand_over(self, lease: Lease) -> None:
+        await lease.wanted.wait()
+        self.taken.remove(lease)
+        await lease.release()
 
     async def over(self) -> None:
         """Back when no more leases will come."""
@@ -152,11 +173,16 @@ class Member:
 
 @asynccontextmanager
 async def joined(
-    bus: Bus, service: str = "svc", *topics: str, weights: Callable[[], Sequence[int]] = even
+    bus: Bus,
+    service: str = "svc",
+    *topics: str,
+    weights: Callable[[], Sequence[int]] = even,
+    keeps: bool = False,
+    hand_over_s: float = PATIENCE_S,
 ) -> AsyncIterator[Member]:
     """A member at work; with no topics named it reads "in"."""
-    async with bus.join(service, topics or ("in",), weights=weights) as membership:
-        member = Member(membership)
+    async with bus.join(service, topics or ("in",), weights=weights, hand_over_s=hand_over_s) as membership:
+        member = Member(membership, keeps=keeps)
         taking = asyncio.create_task(member.take())
         try:
             yield member
@@ -165,6 +191,12 @@ async def joined(
             await asyncio.wait([taking])
             if not taking.cancelled() and (error := taking.exception()):
                 raise error
+
+
+async def land_all(lease: Lease, count: int) -> None:
+    """Read so many records of "in", and land that they are done."""
+    found = await fetched(lease, count)
+    await lease.land(landing(lease, progress={"in": found[-1].offset + 1}))
 
 
 async def live(bus: Bus, service: str) -> None:

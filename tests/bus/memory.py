@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from streamproc.bus.contract import Landing, Span
+from streamproc.bus.contract import HAND_OVER_S, Landing, Span
 from streamproc.errors import DiskFull, Expired, Fenced, Misconfigured, TooLarge, UnseenEnd
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
@@ -32,8 +32,9 @@ class MemoryLease:
         self.member, self.bus, self.log = member, member.bus, member.bus.log
         self.service, self.partition = member.group.service, partition
         self.ledger = self.log.ledgers[self.service, partition]
-        self.lost = asyncio.Event()
-        self.revoked = self.released = False
+        self.wanted, self.lost = asyncio.Event(), asyncio.Event()
+        self.asked = self.revoked = self.released = False
+        self._keep_until_s = 0.0
         self._unsure = False
         """The last landing's end was not seen: nothing lands until `renew` has looked."""
         self.fence()
@@ -66,6 +67,28 @@ class MemoryLease:
         return self.bus.running.is_set() and not (
             self.bus.expired or self.revoked or self.released or self.lost.is_set()
         )
+
+    def want(self) -> bool:
+        """Another member should have it; news of that takes a while. False once it was kept for too long all the same."""
+        loop, member = asyncio.get_running_loop(), self.member
+        if not self.asked:
+            self.asked = True
+            self._keep_until_s = loop.time() + member.hand_over_s
+            loop.call_at(self._keep_until_s + 0.001, member.group.settle_soon)
+            self._tell_soon()
+        return loop.time() < self._keep_until_s
+
+    def unwant(self) -> None:
+        """None should, as it has turned out."""
+        if self.asked:
+            self.asked = False
+            self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        def tell() -> None:
+            (self.wanted.set if self.asked else self.wanted.clear)()
+
+        self.bus.later(self.log.rng.uniform(*self.log.notice_s), tell)
 
     def revoke(self) -> None:
         """Another member takes it; news of it takes a while."""
@@ -369,12 +392,17 @@ class MemoryBus:
 
     @asynccontextmanager
     async def join(
-        self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
+        self,
+        service: str,
+        topics: Sequence[str],
+        *,
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float = HAND_OVER_S,
     ) -> AsyncIterator[MemoryMembership]:
         await self.breath(self.log.read_s)
         group = self.log.groups.get(service) or Group(self.log, service)
         self.log.groups[service] = group
-        member = MemoryMembership(self, group, topics, weights)
+        member = MemoryMembership(self, group, topics, weights, hand_over_s)
         try:
             yield member
         finally:

@@ -1,6 +1,7 @@
 """Who works on which partition of one service, in memory: members come, go, fall silent; partitions change hands.
 
-Order of events in a hand-over, as on the real buses: the owner before stops being fresh, the epoch is raised (which fences
+Order of events in a hand-over, as on the real buses: the owner is told that another should have its lease, and releases
+it; then the other takes it. Of an owner that is dead, asleep or deaf: it stops being fresh, the epoch is raised (which fences
 it), progress and state are read, the new owner gets its lease; the old one hears of it some time later.
 """
 
@@ -42,7 +43,9 @@ class Group:
         if not working:
             return
         weights = [max(shares) for shares in zip(*(m.weights() for m in working), strict=True)]
-        shares = spread({m.name: [lease.partition for lease in m.held()] for m in working}, weights)
+        # What is asked for goes, so it weighs on nobody: where the one who was to have it is gone, it may come back.
+        staying = {m.name: [lease.partition for lease in m.held() if not lease.asked] for m in working}
+        shares = spread(staying, weights)
         for member in working:
             for partition in shares[member.name]:
                 self._give(partition, member)
@@ -51,8 +54,9 @@ class Group:
         before = self.owners.get(partition)
         if before is not None and not before.over:
             if before.member is member:
+                before.unwant()
                 return
-            if before.member.leaving and not before.bus.expired:
+            if not before.bus.expired and (before.member.leaving or before.want()):
                 return  # it finishes what it has; its release settles this
             before.revoke()
             if before.bus.running.is_set():
@@ -65,9 +69,15 @@ class MemoryMembership:
     """See the contract."""
 
     def __init__(
-        self, bus: MemoryBus, group: Group, topics: Sequence[str], weights: Callable[[], Sequence[int]]
+        self,
+        bus: MemoryBus,
+        group: Group,
+        topics: Sequence[str],
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float,
     ) -> None:
         self.bus, self.group, self.topics, self.weights = bus, group, tuple(topics), weights
+        self.hand_over_s = hand_over_s
         group.joined += 1
         self.name = f"{group.service}#{group.joined:04}"
         self.leaving = False

@@ -103,7 +103,7 @@ class MemoryLog:
     landing_s: Spread = (0.001, 0.03)
     read_s: Spread = (0.0, 0.005)
     notice_s: Spread = (0.0, 0.5)
-    """How long an owner who lost a partition to another does not know it."""
+    """How long an owner does not know that it has lost a partition to another, or that another should have it."""
     settle_s: Spread = (0.005, 0.1)
     """How long it takes a group to agree on who has what."""
     session_s: float = 10.0
@@ -112,7 +112,8 @@ class MemoryLog:
     audit: Callable[[str, int, Landing], None] = lambda service, partition, landing: None
     """Called with every landing in the moment it happens."""
     moved: Callable[[str, int, MemoryBus], None] = lambda service, partition, bus: None
-    """Called when a partition is taken from a bus that is alive and awake: what is in flight there will be repeated."""
+    """Called when a partition is taken from a bus that is alive and awake, because it kept it for too long: what is in
+    flight there will be repeated."""
 
     def __post_init__(self) -> None:
         self.groups: dict[str, Group] = {}

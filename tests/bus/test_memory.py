@@ -15,6 +15,7 @@ from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
 from tests.bus import test_conformance as log_checks
 from tests.bus import test_conformance_leases as lease_checks
+from tests.bus import test_conformance_work as work_checks
 from tests.bus.at_work import MANY, TOPICS, Member, entry, fetched, joined, landing, numbered, values
 from tests.bus.memory import MemoryBus, MemoryLease, MemoryLog, MemoryTable
 from tests.bus.worlds import MemoryWorld, World
@@ -87,6 +88,18 @@ class RenewReadsFromProgressAgain(MemoryLease):
             self._positions[topic] = self.progress.get(topic, 0)
 
 
+class TakenFromTheLiving(MemoryLease):
+    """A wanted lease is not waited for."""
+
+    def want(self) -> bool:
+        return False
+
+
+class WantedForGood(MemoryLease):
+    def unwant(self) -> None:
+        pass
+
+
 class DeletesNothing(MemoryLease):
     def apply(self, landing: Landing) -> None:
         kept: dict[str, bytes | None] = {key: value for key, value in landing.state.items() if value is not None}
@@ -146,13 +159,21 @@ PLANTED: list[tuple[type[MemoryBus], Check]] = [
         lease_checks.test_what_was_landed_before_a_takeover_is_what_the_new_owner_begins_with,
     ),
     (leasing(StateLandedOutside), lease_checks.test_the_landing_of_an_owner_that_was_is_fenced_and_changes_nothing),
-    (leasing(StateLandedOutside), lease_checks.test_a_landing_with_one_record_that_is_refused_lands_not_at_all),
-    (leasing(UnawaitedOutputLost), lease_checks.test_a_landing_with_one_record_that_is_refused_lands_not_at_all),
-    (leasing(OutputsOneByOne), lease_checks.test_readers_see_a_landing_whole_or_not_at_all),
-    (leasing(CancelledFetchLoses), lease_checks.test_a_fetch_that_is_cancelled_loses_nothing),
-    (leasing(ReadsTheFirstTopicFirst), lease_checks.test_all_topics_have_their_turn_however_much_one_of_them_has),
+    (leasing(StateLandedOutside), work_checks.test_a_landing_with_one_record_that_is_refused_lands_not_at_all),
+    (leasing(UnawaitedOutputLost), work_checks.test_a_landing_with_one_record_that_is_refused_lands_not_at_all),
+    (leasing(OutputsOneByOne), work_checks.test_readers_see_a_landing_whole_or_not_at_all),
+    (leasing(CancelledFetchLoses), work_checks.test_a_fetch_that_is_cancelled_loses_nothing),
+    (leasing(ReadsTheFirstTopicFirst), work_checks.test_all_topics_have_their_turn_however_much_one_of_them_has),
     (leasing(RenewReadsFromProgressAgain), lease_checks.test_renewing_does_not_move_what_is_fetched_next),
-    (leasing(DeletesNothing), lease_checks.test_state_is_changed_key_by_key_and_a_value_of_none_deletes),
+    (
+        leasing(TakenFromTheLiving),
+        lease_checks.test_what_another_should_have_is_wanted_and_stays_with_its_owner_until_that_one_releases_it,
+    ),
+    (
+        leasing(WantedForGood),
+        lease_checks.test_nothing_is_wanted_any_more_when_the_one_who_should_have_it_is_gone,
+    ),
+    (leasing(DeletesNothing), work_checks.test_state_is_changed_key_by_key_and_a_value_of_none_deletes),
     (PublishesWhatItCan, log_checks.test_all_of_a_publish_is_there_or_none),
     (CreatesAnew, log_checks.test_creating_topics_again_changes_nothing_in_them),
     (
@@ -354,15 +375,18 @@ async def test_every_landing_is_audited_in_the_moment_it_happens(log: MemoryLog)
 
 
 @virtual
-async def test_a_partition_taken_from_somebody_awake_is_told(log: MemoryLog) -> None:
+async def test_a_partition_taken_from_somebody_awake_who_kept_it_for_too_long_is_told(log: MemoryLog) -> None:
     moved: list[tuple[str, int, MemoryBus]] = []
     log.moved = lambda service, partition, bus: moved.append((service, partition, bus))
     bus = await opened(log)
-    async with joined(bus) as one:
+    async with joined(bus, keeps=True, hand_over_s=5) as one:
         await after(1)
-        assert moved == []
         async with joined(MemoryBus(log)) as other:
-            await after(1)
+            await after(4)
+            assert sum(lease.wanted.is_set() for lease in one.leases.values()) == 2
+            assert not other.leases
+            assert moved == []
+            await after(3)
             assert sorted(moved) == sorted(("svc", p, bus) for p in other.leases)
             assert not any(lease.fresh() for lease in one.taken if lease.partition in other.leases)
 

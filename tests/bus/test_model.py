@@ -109,8 +109,10 @@ class Process:
         self.member: Member | None = None
         self.service = AsyncExitStack()
 
-    async def join(self) -> None:
-        self.member = await self.service.enter_async_context(joined(self.bus, "svc", *READ))
+    async def join(self, *, keeps: bool) -> None:
+        """Hands over what is wanted at once; or keeps it, and then it is taken at once."""
+        options: dict[str, Any] = {"keeps": True, "hand_over_s": 0} if keeps else {}
+        self.member = await self.service.enter_async_context(joined(self.bus, "svc", *READ, **options))
 
     async def part(self) -> None:
         self.member = None
@@ -145,7 +147,7 @@ class Machine(RuleBasedStateMachine):
         self.processes = [Process(await self.world.open()) for _ in range(2)]
         await self.processes[0].bus.create(TOPICS)
         await self._publish(0, [entry("in", b"%d" % i, partition=p) for p in range(PARTITIONS) for i in range(3)])
-        await self.processes[0].join()
+        await self.processes[0].join(keeps=False)
         await self._settle()
 
     # publishing and reading
@@ -221,23 +223,23 @@ class Machine(RuleBasedStateMachine):
 
     # coming and going
 
-    @rule(who=which)
-    def join_or_part(self, who: int) -> None:
+    @rule(who=which, keeps=st.booleans())
+    def join_or_part(self, who: int, keeps: bool) -> None:
         process = self.processes[who]
-        self.run_(process.join() if process.member is None else process.part())
+        self.run_(process.join(keeps=keeps) if process.member is None else process.part())
         self.run_(self._settle())
 
-    @rule(who=which)
-    def reopen(self, who: int) -> None:
-        self.run_(self._reopen(who))
+    @rule(who=which, keeps=st.booleans())
+    def reopen(self, who: int, keeps: bool) -> None:
+        self.run_(self._reopen(who, keeps))
 
-    async def _reopen(self, who: int) -> None:
+    async def _reopen(self, who: int, keeps: bool) -> None:
         old, worked = self.processes[who], self.processes[who].member is not None
         await old.part()
         await old.bus.close()
         self.processes[who] = Process(await self.world.open())
         if worked:
-            await self.processes[who].join()
+            await self.processes[who].join(keeps=keeps)
         await self._settle()
         self.zombies.clear()  # those of a closed bus have nobody to ask
 

@@ -40,6 +40,7 @@ async def _simulate(seed: int, weather: Weather) -> World:
         publish(world, source)
     changes = {s: rng.uniform(0.1, 2) for s in sources if rng.random() < weather.changes}
     processes = [Process(world, number, names) for number, names in enumerate(layout)]
+    guests: list[tuple[float, Process]] = []
     asleep: list[tuple[float, Process]] = []
     woken: list[Process] = []
     kills, number, loop = weather.kills, len(processes), asyncio.get_running_loop()
@@ -56,7 +57,11 @@ async def _simulate(seed: int, weather: Weather) -> World:
             asleep.remove((wakes, process))
             process.wake()
             woken.append(process)
-        for process in woken:
+        for leaves, process in [g for g in guests if g[0] < now]:
+            guests.remove((leaves, process))
+            await (process.kill() if rng.random() < weather.abrupt else process.drain())
+            process.raise_if_failed()
+        for process in (*woken, *(p for _, p in guests)):
             process.raise_if_failed()
         for i, process in enumerate(processes):
             process.raise_if_failed()
@@ -69,11 +74,15 @@ async def _simulate(seed: int, weather: Weather) -> World:
                 elif dice < weather.zombies + weather.drains:
                     await process.drain()
                     process.raise_if_failed()
+                elif dice < weather.zombies + weather.drains + weather.joins:
+                    guests.append((now + rng.uniform(0, rng.choice((0.3, 10))), Process(world, number, process.names)))
+                    number += 1
+                    continue
                 else:
                     await process.kill()
                 processes[i] = Process(world, number, process.names)
                 number += 1
-    for process in (*processes, *woken):
+    for process in (*processes, *woken, *(p for _, p in guests)):
         await process.drain()
         process.raise_if_failed()
     for _, process in asleep:

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from streamproc.bus.contract import Landing, Membership, Span, Table
+from streamproc.bus.contract import HAND_OVER_S, Landing, Membership, Span, Table
 from streamproc.bus.embedded import roster
 from streamproc.bus.embedded.catalog import Catalog, load
 from streamproc.bus.embedded.heads import Heads
@@ -198,7 +198,12 @@ class Embedded:
 
     @asynccontextmanager
     async def join(
-        self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
+        self,
+        service: str,
+        topics: Sequence[str],
+        *,
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float = HAND_OVER_S,
     ) -> AsyncIterator[Membership]:
         await self.known(topics)
         process = await self._enter()
@@ -206,7 +211,7 @@ class Embedded:
         member = await self.writer.do(
             Plain(lambda tx: roster.join(tx.db, process=process, service=name, topics=ids, partitions=self.partitions))
         )
-        membership = EmbeddedMembership(self, name, topics, member, weights=weights)
+        membership = EmbeddedMembership(self, name, topics, member, weights=weights, hand_over_s=hand_over_s)
         self._memberships.add(membership)
         stop = self.heads.on_roster(membership.stir)
         tending = self._spawn(membership.tend(every_s=min(POLL_S, self._heartbeat_s)))

@@ -14,6 +14,7 @@ from streamproc.bus.embedded import roster
 from streamproc.bus.embedded.log import Append, Part, Portion, read, span
 from streamproc.bus.embedded.segments import Segments
 from streamproc.bus.embedded.writer import Plain, Tx
+from streamproc.bus.wanted import Wanted
 from streamproc.errors import Expired, Fenced, UnseenEnd
 from streamproc.wire import Stored
 
@@ -47,7 +48,7 @@ class EmbeddedLease:
         loaded: Loaded,
     ) -> None:
         self.service, self.partition = service, partition
-        self.lost = asyncio.Event()
+        self.wanted, self.lost = Wanted(), asyncio.Event()
         self.id, self.epoch, self.member = id_, epoch, member
         self._bus, self._parts = bus, {part.tp: part for part in parts}
         self._at = dict(loaded.at)

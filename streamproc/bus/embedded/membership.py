@@ -1,4 +1,8 @@
-"""One process's part in a service: take what is assigned to it and free, give up what is assigned to another."""
+"""One process's part in a service: take what is assigned to it and free; what is held and assigned to another is wanted.
+
+Nobody takes anything from an owner who is alive: the one it is assigned to waits for the release. So it is the owner who
+keeps the time of a hand-over, and gives up a lease whose holder does not.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,17 @@ log = logging.getLogger(__name__)
 
 class EmbeddedMembership:
     def __init__(
-        self, bus: Embedded, service: str, topics: Sequence[str], member: int, *, weights: Callable[[], Sequence[int]]
+        self,
+        bus: Embedded,
+        service: str,
+        topics: Sequence[str],
+        member: int,
+        *,
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float,
     ) -> None:
         self._bus, self._service, self._topics, self._member, self._weights = bus, service, topics, member, weights
+        self._hand_over_s = hand_over_s
         self._held: dict[int, EmbeddedLease] = {}
         self._taken: asyncio.Queue[EmbeddedLease | None] = asyncio.Queue()  # at most one a partition, and the end
         self._leaving = False
@@ -96,11 +108,25 @@ class EmbeddedMembership:
         standing = self._bus.presence.standing
         await self._lead(seen, standing)
         for row in seen.leases:
-            if row.assigned != self._member:
-                if (held := self._held.get(row.partition)) and row.assigned is not None:
-                    await held.release()
-            elif row.partition not in self._held and seen.takeable(row, self._member, standing):
+            held = self._held.get(row.partition)
+            if held is not None:
+                await self._keep_or_hand_over(held, row.assigned)
+            elif row.assigned == self._member and seen.takeable(row, self._member, standing):
                 await self._take(row)
+
+    async def _keep_or_hand_over(self, held: EmbeddedLease, assigned: int | None) -> None:
+        if assigned == self._member:
+            held.wanted.clear()
+        elif held.wanted.longer_than(self._hand_over_s):
+            log.warning(
+                "%s[%d]: not released %g s after another was to have it",
+                self._service,
+                held.partition,
+                self._hand_over_s,
+            )
+            await held.release()
+        else:
+            held.wanted.set()
 
     async def _lead(self, seen: roster.Roster, standing: Callable[[int], Standing]) -> None:
         """Assign partitions, if that is ours to do and anything it depends on has changed."""

@@ -122,8 +122,10 @@ def assign(
     held: dict[str, list[int]] = {m.name: [] for m in working}
     names = {m.id: m.name for m in working}
     for lease in roster.leases:
-        if lease.assigned in names:
-            held[names[lease.assigned]].append(lease.partition)
+        # Where the one who was to have it is gone, its owner may keep it: it may not have begun to hand it over.
+        holder = lease.assigned if lease.assigned in names else lease.owner
+        if holder in names:
+            held[names[holder]].append(lease.partition)
     ids = {m.name: m.id for m in working}
     to = {p: ids[name] for name, partitions in spread(held, weights).items() for p in partitions}
     moved = [(to[lease.partition], lease.id) for lease in roster.leases if lease.assigned != to[lease.partition]]

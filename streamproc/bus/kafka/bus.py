@@ -13,7 +13,7 @@ from typing import Self
 
 from aiokafka import errors
 
-from streamproc.bus.contract import Span
+from streamproc.bus.contract import HAND_OVER_S, Span
 from streamproc.bus.kafka import catalog
 from streamproc.bus.kafka.insides import EARLIEST, LATEST, Client, TopicPartition, tune
 from streamproc.bus.kafka.intake import MOST_BYTES, Feed
@@ -250,7 +250,12 @@ class Kafka:
 
     @asynccontextmanager
     async def join(
-        self, service: str, topics: Sequence[str], *, weights: Callable[[], Sequence[int]]
+        self,
+        service: str,
+        topics: Sequence[str],
+        *,
+        weights: Callable[[], Sequence[int]],
+        hand_over_s: float = HAND_OVER_S,
     ) -> AsyncIterator[KafkaMembership]:
         for name in topics:
             await self.require(name)
@@ -258,7 +263,7 @@ class Kafka:
         await self.require(state_topic(service).name)
         # A join waits for the others as long as a session lasts: its connection has to bear that.
         client = Client(self.bootstrap, self._options, name=self._name, request_s=self.session_s + REQUEST_S)
-        member = KafkaMembership(self, service, tuple(topics), weights, client)
+        member = KafkaMembership(self, service, tuple(topics), weights, client, hand_over_s=hand_over_s)
         self._members.add(member)
         try:
             await member.enter()

@@ -20,6 +20,7 @@ from streamproc.bus.kafka.mapping import at
 from streamproc.bus.kafka.names import Names
 from streamproc.bus.kafka.state import Last, changes, compare, load
 from streamproc.bus.kafka.transactions import Transactions
+from streamproc.bus.wanted import Wanted
 from streamproc.errors import Fenced, Rejected, StreamprocError, UnseenEnd
 from streamproc.topics import state_topic
 from streamproc.wire import Stored
@@ -53,7 +54,7 @@ class KafkaLease:
     def __init__(self, owner: Owner, partition: int) -> None:
         self._owner = owner
         self.service, self.partition = owner.service, partition
-        self.lost = asyncio.Event()
+        self.wanted, self.lost = Wanted(), asyncio.Event()
         self.state: Mapping[str, bytes] = {}
         self._last = Last()
         self._identity = uuid.uuid4().hex
@@ -154,6 +155,7 @@ class KafkaLease:
 
     async def land(self, landing: Landing) -> None:
         owner = self._owner
+        self._check()  # first of all: a lease that was lost holds the lock too, while it closes its producer
         if landing.serial != self.serial + 1:
             raise ValueError(f"{self!r}: serial {landing.serial} cannot land behind {self.serial}")
         if self._landing.locked():

@@ -1,4 +1,4 @@
-"""One process's part in a service: in the consumer group, with the leases that come of it.
+"""One process's part in a service: in the consumer group, with the leases that come of it, and go to others when wanted.
 
 A lease is taken when its partition has something to read, or something landed: one that never had anything costs
 nothing, not even a producer. Until then its topics are watched by the same reading-ahead that would feed it.
@@ -30,17 +30,26 @@ RETRY_S = 0.5
 
 class KafkaMembership:
     def __init__(
-        self, bus: Kafka, service: str, topics: Sequence[str], weights: Callable[[], Sequence[int]], client: Client
+        self,
+        bus: Kafka,
+        service: str,
+        topics: Sequence[str],
+        weights: Callable[[], Sequence[int]],
+        client: Client,
+        *,
+        hand_over_s: float,
     ) -> None:
         self.service, self.topics = service, topics
         self.names, self.client = bus.names, bus.client
         self.require, self.transactions = bus.require, bus.transactions
         self._weights, self._group_client = weights, client
-        self._session_s = bus.session_s
+        self._session_s, self._hand_over_s = bus.session_s, hand_over_s
         self.intake = Intake(bus.client, lane=f"{service} {id(self)}")
         self._leases: dict[int, KafkaLease] = {}
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._given: set[int] = set()
+        self._wanted: set[int] = set()
+        """Of what was given, what another member should have: it is let go of as soon as nothing is under way there."""
         self._since, self._member = 0, ""
         """The group's generation that gave them, and our name in it."""
         self._leaving = self._over = False
@@ -130,10 +139,10 @@ class KafkaMembership:
         weights = list(self._weights())
         held = self._leases.keys() if self._leaving else self._given
         self._unsaid = False
-        return Claim(sorted(held), self._since, weights, self._leaving)
+        return Claim(sorted(held), self._since, weights, self._leaving, sorted(self._wanted.intersection(held)))
 
     def _assigned(self, given: set[int]) -> None:
-        """Called by the coordinator. Kept: nothing. Gone: lost. New: taken, when there is something to do."""
+        """Called by the coordinator. Kept: nothing, or wanted. Gone: lost. New: taken, when there is something to do."""
         assert self._group is not None
         # A member that was put out comes back under another name. Whatever it gets now, others may have had in between.
         stayed = self._group.member_id == self._member
@@ -142,7 +151,16 @@ class KafkaMembership:
             self._leases.pop(p).lose(self._keep)
         for p in self._taking.keys() - given if stayed else list(self._taking):
             self._taking[p].cancel()
-        for p in given - self._leases.keys() - self._taking.keys():
+        self._wanted = self._assignor.wanted & given
+        for p, lease in self._leases.items():
+            (lease.wanted.set if p in self._wanted else lease.wanted.clear)()
+        for p in self._wanted - self._leases.keys():
+            if p in self._taking:
+                self._taking[p].cancel()
+            else:  # released since we claimed it
+                self._given.discard(p)
+                self._unsaid = True
+        for p in given - self._wanted - self._leases.keys() - self._taking.keys():
             self._start_taking(p)
         if self._unsaid:
             self._let_go()
@@ -156,16 +174,30 @@ class KafkaMembership:
         task.add_done_callback(lambda _: self._taken(partition))
 
     def _taken(self, partition: int) -> None:
-        """The end of a taking: if it was cancelled and the partition came back meanwhile, begin again."""
+        """The end of a taking. If it was cancelled: the partition is wanted, or came back meanwhile; else it is a lease."""
         self._taking.pop(partition, None)
-        if partition in self._given and partition not in self._leases:
+        if partition not in self._given or partition in self._leases:
+            return
+        if partition in self._wanted:
+            self._give(partition)
+        else:
             self._start_taking(partition)
 
     async def given_back(self, lease: KafkaLease) -> None:
         if self._leases.get(lease.partition) is lease:
-            del self._leases[lease.partition]
-            self._given.discard(lease.partition)
-            self._let_go()
+            self._give(lease.partition)
+
+    def _give(self, partition: int) -> None:
+        self._leases.pop(partition, None)
+        self._given.discard(partition)
+        self._let_go()
+
+    def _give_overdue(self) -> None:
+        """What was wanted, and whose holder did not hear or could not end: cut off, as by a fence."""
+        for lease in [one for one in self._leases.values() if one.wanted.longer_than(self._hand_over_s)]:
+            log.warning("%r: not released %g s after another was to have it", lease, self._hand_over_s)
+            lease.lose(self._keep)
+            self._give(lease.partition)
 
     def _let_go(self) -> None:
         """Let the group hear it. If it is just being spread by what we said before, it hears it again afterwards."""
@@ -174,9 +206,10 @@ class KafkaMembership:
             self._group.request_rejoin()
 
     async def _watch(self, group: Group) -> None:
-        """What the coordinator cannot tell by itself: errors, and shares that have become uneven."""
+        """What the coordinator cannot tell by itself: errors, hand-overs that do not end, shares that have become uneven."""
         while True:
             await asyncio.sleep(max(RETRY_S, self._session_s / 4))
+            self._give_overdue()
             try:
                 group.check_errors()
             except errors.KafkaError as e:

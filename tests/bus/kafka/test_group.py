@@ -22,7 +22,7 @@ EVEN = [1] * 8
 
 def test_the_later_of_two_claims_holds_a_partition() -> None:
     """The earlier is that of a member who slept through a rebalance."""
-    shares = share({"a-sleeper": Claim([0, 1, 2, 3], 3, EVEN), "b": Claim([2, 3, 4, 5], 7, EVEN)}, EVEN, 8)
+    shares = share({"a-sleeper": Claim([0, 1, 2, 3], 3, EVEN), "b": Claim([2, 3, 4, 5], 7, EVEN)}, EVEN, 8).given
     assert {2, 3, 4, 5} <= set(shares["b"])
     assert {0, 1} <= set(shares["a-sleeper"])
 
@@ -30,30 +30,78 @@ def test_the_later_of_two_claims_holds_a_partition() -> None:
 def test_a_leaver_keeps_what_it_holds_and_gets_no_more() -> None:
     shares = share(
         {"a": Claim([0, 1], 1, EVEN, leaving=True), "b": Claim([2], 1, EVEN), "c": Claim([], 0, EVEN)}, EVEN, 8
-    )
+    ).given
     assert shares["a"] == [0, 1]
     assert sorted(shares["b"] + shares["c"]) == [2, 3, 4, 5, 6, 7]
     assert len(shares["b"]) == len(shares["c"]) == 3
 
 
 def test_when_all_leave_what_nobody_holds_stays_with_nobody() -> None:
-    assert share({"a": Claim([0], 1, EVEN, leaving=True)}, EVEN, 8) == {"a": [0]}
+    assert share({"a": Claim([0], 1, EVEN, leaving=True)}, EVEN, 8).given == {"a": [0]}
 
 
-claims = st.dictionaries(
-    st.text("abcdef", min_size=1, max_size=2),
-    st.builds(Claim, st.lists(st.integers(0, 9), max_size=10), st.integers(0, 3), st.just(EVEN), st.booleans()),
-    min_size=1,
-)
+def test_what_a_joiner_should_have_stays_with_its_owner_who_is_told_and_goes_once_it_is_let_go_of() -> None:
+    a, b = Claim(list(range(8)), 1, EVEN), Claim([], 0, EVEN)
+    first = share({"a": a, "b": b}, EVEN, 8)
+    assert first.given == {"a": list(range(8)), "b": []}
+    assert first.wanted == {"a": first.target["b"], "b": []}
+    assert len(first.target["b"]) == 4
+    gone, *parting = first.wanted["a"]
+    held = [p for p in range(8) if p != gone]
+    second = share({"a": Claim(held, 2, EVEN, parting=parting), "b": Claim([], 2, EVEN)}, EVEN, 8)
+    assert second.target == first.target
+    assert second.given == {"a": held, "b": [gone]}
+    assert second.wanted == {"a": parting, "b": []}
+
+
+def test_what_is_parted_with_stays_where_nobody_is_left_to_have_it() -> None:
+    shares = share({"a": Claim(list(range(8)), 2, EVEN, parting=[6, 7])}, EVEN, 8)
+    assert (shares.given, shares.wanted) == ({"a": list(range(8))}, {"a": []})
+
+
+@st.composite
+def claims_(draw: st.DrawFn) -> dict[str, Claim]:
+    said = {}
+    for member in draw(st.sets(st.text("abcdef", min_size=1, max_size=2), min_size=1)):
+        held = draw(st.lists(st.integers(0, 9), max_size=10, unique=True))
+        parting = draw(st.lists(st.sampled_from(held), unique=True)) if held else []
+        said[member] = Claim(held, draw(st.integers(0, 3)), EVEN, draw(st.booleans()), parting)
+    return said
+
+
+claims = claims_()
 
 
 @given(claims)
 def test_no_partition_has_two_owners_and_none_is_forgotten_while_somebody_stays(said: dict[str, Claim]) -> None:
     shares = share(said, EVEN, 8)
-    given_ = sorted(p for ps in shares.values() for p in ps)
-    assert len(set(given_)) == len(given_)
-    if not all(claim.leaving for claim in said.values()):
-        assert given_ == list(range(8))
+    for spread in (shares.given, shares.target):
+        given_ = sorted(p for ps in spread.values() for p in ps)
+        assert len(set(given_)) == len(given_)
+        if not all(claim.leaving for claim in said.values()):
+            assert given_ == list(range(8))
+
+
+@given(claims)
+def test_nothing_is_taken_from_who_holds_it_and_nothing_is_wanted_of_who_leaves(said: dict[str, Claim]) -> None:
+    shares = share(said, EVEN, 8)
+    held = {p for claim in said.values() for p in claim.held if p < 8}
+    for member, wanted in shares.wanted.items():
+        assert set(wanted) <= set(shares.given[member]) & set(said[member].held)
+        assert not (wanted and said[member].leaving)
+    assert all(p in said[member].held for member, ps in shares.given.items() for p in held.intersection(ps))
+
+
+@given(claims)
+def test_shares_are_as_they_should_be_once_what_is_wanted_was_let_go_of(said: dict[str, Claim]) -> None:
+    shares = share(said, EVEN, 8)
+    after = {
+        member: Claim([p for p in ps if p not in shares.wanted[member]], 4, EVEN, said[member].leaving)
+        for member, ps in shares.given.items()
+    }
+    again = share(after, EVEN, 8)
+    assert not any(again.wanted.values())
+    assert sorted(map(len, again.given.values())) == sorted(map(len, shares.target.values()))
 
 
 def assignor_of(weights: list[int]) -> Assignor:
