@@ -164,8 +164,7 @@ def _triggered(stretch: Stretch, number: int, said: Mapping[str, Any], told: Opt
 
 def _columns(source: Source, caption: Caption) -> tuple[str, ...]:
     """All that captions of this task say; their text where they say nothing else."""
-    schema = (source.task.get("caption") or {}).get("schema") or {}
-    return tuple(schema.get("properties") or caption.fields or ("text",))
+    return tuple((source.task.get("caption") or {}).get("fields") or caption.fields or ("text",))
 
 
 def _cell(value: Any) -> str:
@@ -240,16 +239,13 @@ class Locate(Fold):
         read = [_read(sample, prompt) for sample in answer.reply.samples]
         said = tuple(r.values.get(numbers.name) if r else None for r in read)
         found = located(said)
-        # Between two samples nobody is quoted: then the first that could be read speaks for all.
-        best = next((i for i, s in enumerate(said) if s is not None and s == found.value), None)
-        best = best if best is not None else next((i for i, s in enumerate(said) if s is not None), 0)
         return {
             **_at(stretch.first if found.value is None else found.value, numbers),
             "reason": UNREADABLE if found.value is None else None,
             "votes": found.votes,
             "samples": said,
-            "how": r.how if (r := read[best]) else None,
-            **spoken(answer, sample=best),
+            "how": next((r.how for r in read if r and r.values), None),
+            **spoken(answer),
         }
 
 

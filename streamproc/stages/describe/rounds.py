@@ -20,9 +20,9 @@ from streamproc.messages import Seconds, Tokens
 from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.prompt import Picture, Prompt
-from streamproc.models.recovery.fields import Fields, fields
-from streamproc.models.reply import Sample
+from streamproc.models.recovery.fields import fields
 from streamproc.models.vote import kinds_of, vote
+from streamproc.stages.form import Fields, explained, schema
 from streamproc.stages.options import Section, Text, filled
 
 PENALTY_STEP: Final = 0.1
@@ -33,16 +33,10 @@ class Round(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(description="What the question is about.")
     prompt: Text = Field(description="The question.")
-    fields: dict[str, dict[str, Any]] = Field(
+    fields: Fields = Field(
         min_length=1,
         description="Name → JSON schema. Choices are voted on, numbers have their median, texts come from the best sample.",
     )
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        """As JSON schema."""
-        names = list(self.fields)
-        return {"type": "object", "properties": self.fields, "required": names, "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +46,7 @@ class Case:
     rounds: Sequence[Round]
     pictures: tuple[Picture, ...]
     system: str | None
+    context: str | None
     values: Mapping[str, str]
     """Variables of the prompts."""
     samples: int
@@ -74,8 +69,12 @@ class SoFar(Struct, frozen=True, omit_defaults=True):
     """Of the last round that could be read."""
     agreements: tuple[float, ...] = ()
     """One a round."""
-    said: dict[str, Any] = {}
-    """Of the last answer: model, prompt, raw, how."""
+    texts: tuple[str, ...] = ()
+    """All that was said, as it came."""
+    model: str | None = None
+    prompt: str | None = None
+    """Of the first question."""
+    how: str | None = None
     tokens: Tokens = Tokens(into=0, out=0)
     seconds: Seconds = Seconds(queued=0.0, served=0.0)
     attempts: int = 0
@@ -97,25 +96,27 @@ def next_call(case: Case, so_far: SoFar) -> Call | None:
 
 def heard(case: Case, so_far: SoFar, answer: Answer) -> SoFar:
     """What is known behind the answer to `next_call`."""
-    now, prompt = case.rounds[so_far.round], _prompt(case, so_far)
-    read = [_read(sample, now, prompt) for sample in answer.reply.samples]
-    values = [r.values if r and r.outcome == "done" else None for r in read]
-    tally = vote(values, kinds_of(now.answer))
-    best = next((i for i, v in enumerate(values) if v), 0)
+    now, asked = case.rounds[so_far.round], _prompt(case, so_far)
+    form = schema(now.fields)
+    read = [
+        fields(s.text, form, prompt=asked.question, cut=s.finish == "length")
+        for s in answer.reply.samples
+        if s.finish != "refused"
+    ]
+    values = [r.values for r in read if r.outcome == "done"]
+    tally = vote(values, kinds_of(form))
     found = tally.values | so_far.found
     so_far = replace(
         so_far,
         found=found,
-        samples=tuple(v for v in values if v) or so_far.samples,
+        samples=tuple(values) or so_far.samples,
         agreements=so_far.agreements
         if so_far.again or tally.agreement is None
         else (*so_far.agreements, tally.agreement),
-        said={
-            "model": answer.model,
-            "prompt": answer.prompt,
-            "raw": answer.reply.samples[best].text,
-            "how": r.how if (r := read[best]) else None,
-        },
+        texts=(*so_far.texts, *(_sound(s.text) for s in answer.reply.samples)),
+        model=answer.model,
+        prompt=so_far.prompt or answer.prompt,
+        how=next((r.how for r in read if r.outcome == "done"), so_far.how),
         tokens=_sum(so_far.tokens, answer.tokens),
         seconds=Seconds(
             queued=round(so_far.seconds.queued + answer.queued_s, 3),
@@ -143,18 +144,18 @@ def _prompt(case: Case, so_far: SoFar) -> Prompt:
     """The same beginning and the same pictures in every round, so that a server keeps what it made of them."""
     now = case.rounds[so_far.round]
     said = "\n".join(f"{name}: {_shown(value)}" for name, value in so_far.fields.items())
-    question = filled(now.prompt, {**case.values, "said": said or "nothing"})
-    return Prompt(question, system=case.system, pictures=case.pictures, schema=now.answer)
+    values = {**case.values, "said": said or "nothing", "fields": explained(now.fields)}
+    question = filled(now.prompt, values)
+    return Prompt(question, system=case.system, context=case.context, pictures=case.pictures, schema=schema(now.fields))
 
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _read(sample: Sample, now: Round, prompt: Prompt) -> Fields | None:
-    if sample.finish == "refused":
-        return None
-    return fields(sample.text, now.answer, prompt=prompt.question, cut=sample.finish == "length")
+def _sound(text: str) -> str:
+    """Half characters cannot be written down."""
+    return text.encode(errors="replace").decode()
 
 
 def _sum(one: Tokens, other: Tokens) -> Tokens:

@@ -7,39 +7,43 @@ preset's name. What nobody could read is `failed`, and so is what has no picture
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 from typing import Any, ClassVar, Final, Protocol, Self
 
+import orjson
 from pydantic import Field, field_validator, model_validator
 
 from streamproc.errors import Rejected, did_you_mean
-from streamproc.messages import Description, Event, Frame, Incident, Outcome, Record, Source
+from streamproc.messages import Context, Description, Event, Frame, Incident, Outcome, Record, Source
 from streamproc.models.prompt import Picture
 from streamproc.stage import Each, Look
-from streamproc.stages.asking import Models
+from streamproc.stages.asking import Contexts, Models, context_part, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
-from streamproc.stages.options import Asking, Labels, ModelName, Text, Told, variables
+from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, variables
+from streamproc.video.pick import UNREACHABLE, Reach
 
 NOT_CLOSED: Final = "not-closed"
 UNREADABLE: Final = "unreadable"
-UNREACHABLE: Final = "footage-unreachable"
 
 SYSTEM: Final = "You describe what happens in a video, from pictures of it in the order of time. You say what is seen, and nothing else."
 PROMPT: Final = """The pictures are from around {event}. In one or two plain sentences: what happens, who or what takes part, and how does it end?"""
 
 
-class Options(Asking):
+class Options(Informed):
     """[describe]"""
 
     VARIABLES: ClassVar[Mapping[str, str]] = {
+        **Informed.VARIABLES,
         "event": "what is described: a label and its time, or the place where something was found",
         "frame": "the number of the frame in the middle of it; of the picture, where frames are not counted",
         "frames": "the numbers of the frames shown",
+        "fields": "what the fields of the answer mean and may be, a line each",
         "labels": "the task's labels, a line each",
         "said": "the fields that the rounds before have found, a line each",
     }
-    PROMPTS: ClassVar[tuple[str, ...]] = ("system",)
+    PROMPTS: ClassVar[tuple[str, ...]] = ("system", "context")
 
     models: tuple[ModelName, ...] = Field((), description="Each describes by itself; a service each.")
     presets: tuple[str, ...] = Field(
@@ -74,6 +78,9 @@ class Options(Asking):
 
     @model_validator(mode="after")
     def _rounds_use_what_there_is(self) -> Self:
+        for variable in variables(self.context):
+            if variable in ("said", "fields"):
+                raise ValueError(f"context: it stands before every round, and knows no '{{{variable}}}' of any")
         for one in self.rounds:
             for variable in variables(one.prompt):
                 if variable not in self.VARIABLES:
@@ -83,22 +90,10 @@ class Options(Asking):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Which pictures there are of a stream."""
-
-    begin_s: float
-    end_s: float
-    rate: float
-    """Frames a second, on the whole."""
-    frames: int | None = None
-    """How many, where they have numbers: in files."""
-
-
 class Footage(Protocol):
-    """Where pictures can be fetched again. Both raise Rejected, `footage-unreachable`, past a deadline of its own."""
+    """Where pictures can be fetched again. All raise Rejected, `footage-unreachable`, past a deadline of its own."""
 
-    async def extent(self, source: Source) -> Extent: ...
+    async def reach(self, source: Source) -> Reach: ...
 
     async def numbered(self, source: Source, numbers: Sequence[int], *, longest: int | None) -> Sequence[Frame]:
         """Those of a file, by numbers from 1."""
@@ -108,42 +103,49 @@ class Footage(Protocol):
 
 
 class Describe(Each):
-    reads, writes = ("incidents", "events"), ("descriptions",)
+    reads, writes, tables = ("incidents", "events"), ("descriptions",), ("contexts",)
 
     def __init__(self, model: str, preset: str, models: Models, footage: Footage) -> None:
         self.model, self.preset, self.models, self.footage = model, preset, models, footage
         self._preset = Preset.named(preset)
-        self._told, self._labels = Told("describe", Options), Told("labels", Labels)
+        self._options, self._labels, self._contexts = Told("describe", Options), Told("labels", Labels), Contexts()
 
     async def handle(self, record: Incident | Event, look: Look) -> Description:
         if isinstance(record, Event) and (record.event is None or record.event.state != "close"):
             return Description.of(record, outcome="skipped", reason=NOT_CLOSED, preset=self.preset)
         source = look.source(record)
-        told = self._told.of(source)
-        frames = await self._frames(record, source, told)
+        options = self._options.of(source)
+        at = _window(source, _middle_ms(record))
+        context = self._contexts.of(source, at, look, wait_s=options.context_wait_s)
+        frames = await self._frames(record, source, options)
         if not frames:
             raise Rejected(UNREACHABLE)
-        case = self._case(record, frames, told, self._labels.of(source))
+        case = self._case(record, frames, options, self._labels.of(source), told(context))
+        so_far = await self._asked(case, source, deadline_s=options.deadline_s)
+        return self._description(record, so_far, context)
+
+    async def _asked(self, case: Case, source: Source, *, deadline_s: float) -> SoFar:
+        """All rounds."""
         so_far = SoFar()
         while call := next_call(case, so_far):
             try:
                 answer = await self.models.ask(
-                    self.model, call, stream=source.stream, live=source.live, deadline_s=told.deadline_s
+                    self.model, call, stream=source.stream, live=source.live, deadline_s=deadline_s
                 )
             except Rejected:
                 if not so_far.again:
                     raise
                 so_far = left(so_far)  # it takes no such penalty, say; what it said before stands
-                continue
-            so_far = heard(case, so_far, answer)
-        return self._description(record, so_far)
+            else:
+                so_far = heard(case, so_far, answer)
+        return so_far
 
     def otherwise(self, record: Incident | Event, outcome: Outcome, reason: str) -> Record:
         return Description.of(record, outcome=outcome, reason=reason, preset=self.preset)
 
-    async def _frames(self, record: Incident | Event, source: Source, told: Options) -> Sequence[Frame]:
+    async def _frames(self, record: Incident | Event, source: Source, options: Options) -> Sequence[Frame]:
         """Where frames have numbers they are fetched by them; else a frame is a part of a second."""
-        there = await self.footage.extent(source)
+        there = await self.footage.reach(source)
         middle_s = _middle_ms(record) / 1000
         said: int | None = (source.task.get("sampling") or {}).get("every")
         step_ms = source.grid.starts_ms(source.grid.first + 1) - source.grid.starts_ms(source.grid.first)
@@ -152,54 +154,67 @@ class Describe(Each):
             number = record.frame if isinstance(record, Incident) else None
             at = number or 1 + round(middle_s * there.rate)
             numbers = around(at, of=there.frames, preset=self._preset, rows=rows)
-            return await self.footage.numbered(source, numbers, longest=told.longest)
+            return await self.footage.numbered(source, numbers, longest=options.longest)
         count = 1 + int((there.end_s - there.begin_s) * there.rate)
         at = 1 + round((middle_s - there.begin_s) * there.rate)
         numbers = around(at, of=count, preset=self._preset, rows=rows)
         times_s = [there.begin_s + (n - 1) / there.rate for n in numbers]
-        return await self.footage.timed(source, times_s, longest=told.longest)
+        return await self.footage.timed(source, times_s, longest=options.longest)
 
-    def _case(self, record: Incident | Event, frames: Sequence[Frame], told: Options, labels: Labels) -> Case:
+    def _case(
+        self, record: Incident | Event, frames: Sequence[Frame], options: Options, labels: Labels, known: dict[str, str]
+    ) -> Case:
         middle_ms = _middle_ms(record)
         nearest = min(range(len(frames)), key=lambda i: abs(frames[i].t_ms - middle_ms))
         numbers = [frame.frame or i for i, frame in enumerate(frames, 1)]
+        values = {
+            **known,
+            "event": _event(record),
+            "frame": str(record.frame if isinstance(record, Incident) and record.frame else numbers[nearest]),
+            "frames": ", ".join(map(str, numbers)),
+            "labels": labels.listed(),
+        }
         return Case(
-            rounds=told.rounds,
+            rounds=options.rounds,
             pictures=tuple(
                 Picture(f.jpeg, f.t_ms, before=f"{'Frame' if f.frame else 'Picture'} {n}:")
                 for f, n in zip(frames, numbers, strict=True)
             ),
-            system=told.system or None,
-            values={
-                "event": _event(record),
-                "frame": str(record.frame if isinstance(record, Incident) and record.frame else numbers[nearest]),
-                "frames": ", ".join(map(str, numbers)),
-                "labels": labels.listed(),
-            },
-            samples=told.samples,
-            max_tokens=told.max_tokens,
-            params=told.params(),
-            penalty_most=told.penalty_most,
+            system=options.system or None,
+            context=context_part(options, values),
+            values=values,
+            samples=options.samples,
+            max_tokens=options.max_tokens,
+            params=options.params(),
+            penalty_most=options.penalty_most,
         )
 
-    def _description(self, record: Incident | Event, so_far: SoFar) -> Description:
-        spoken: dict[str, Any] = {
-            **so_far.said,
-            "tokens": so_far.tokens,
-            "seconds": so_far.seconds,
-            "attempts": so_far.attempts,
-            "preset": self.preset,
-        }
-        if not so_far.fields:
-            return Description.of(record, outcome="failed", reason=UNREADABLE, **spoken)
+    def _description(self, record: Incident | Event, so_far: SoFar, context: Context | None) -> Description:
         agreement = so_far.agreement
+        found: dict[str, Any] = {
+            "fields": so_far.fields,
+            "samples": so_far.samples,
+            "agreement": None if agreement is None else round(agreement, 4),
+        }
         return Description.of(
             record,
-            fields=so_far.fields,
-            samples=so_far.samples,
-            agreement=None if agreement is None else round(agreement, 4),
-            **spoken,
+            preset=self.preset,
+            model=so_far.model,
+            prompt=so_far.prompt,
+            raw=orjson.dumps(so_far.texts).decode(),
+            how=so_far.how,
+            context=context.id if context else None,
+            tokens=so_far.tokens,
+            seconds=so_far.seconds,
+            attempts=so_far.attempts,
+            **(found if so_far.fields else {"outcome": "failed", "reason": UNREADABLE}),
         )
+
+
+def _window(source: Source, time_ms: int) -> int:
+    """The number of the window that begins there or before."""
+    grid = source.grid
+    return max(0, grid.first + floor((Fraction(time_ms, 1000) - Fraction(grid.origin)) / Fraction(grid.step)))
 
 
 def _middle_ms(record: Incident | Event) -> int:
