@@ -85,6 +85,11 @@ def all_topics() -> dict[str, Topic]:
     return {t.name: t for t in (_load(f) for f in files)}
 
 
+def deployment() -> list[Topic]:
+    """Every topic that a deployment has from its beginning, dead letters too."""
+    return [t for topic in all_topics().values() for t in (topic, topic.dlq)]
+
+
 def topic(name: str) -> Topic:
     """A topic by name; `NAME.dlq`, `state.SERVICE` and `bytes.NAME` (bare bytes, for stages of one's own) too."""
     if name.startswith("state."):

@@ -13,7 +13,7 @@ from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run,
 from streamproc.cli.records import Wanted, as_json, for_people, records, without_pictures
 from streamproc.cli.times import parse
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.topics import Topic, all_topics, partition_of, topic
+from streamproc.topics import Topic, all_topics, deployment, partition_of, topic
 
 if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
@@ -42,13 +42,13 @@ def create(
 
     async def work() -> tuple[list[str], list[str]]:
         if dry_run and not _is_there(told.bus):
-            return [], [t.name for t in _all()]
+            return [], [t.name for t in deployment()]
         async with opened(told, make=not dry_run) as log:
             there = await log.topics()
-            missing = [t for t in _all() if t.name not in there]
+            missing = [t for t in deployment() if t.name not in there]
             if not dry_run:
                 await log.create(missing)
-            return [t.name for t in _all() if t.name in there], [t.name for t in missing]
+            return [t.name for t in deployment() if t.name in there], [t.name for t in missing]
 
     there, missing = run(work())
     if json:
@@ -67,7 +67,7 @@ def list_(bus: BusOption = None, json: JsonOption = False) -> None:
     async def work() -> list[dict[str, Any]]:
         async with opened(told) as log:
             there = await log.topics()
-            known = {t.name: t for t in _all()}
+            known = {t.name: t for t in deployment()}
             known |= {name: topic(name) for name in sorted(there) if name.startswith("state.")}
             return [await _summary(log, t, there.get(t.name)) for t in known.values()]
 
@@ -161,15 +161,11 @@ def tail(
 # topics -------------------------------------------------------------------------------------------------------------
 
 
-def _all() -> list[Topic]:
-    return [each for t in all_topics().values() for each in (t, t.dlq)]
-
-
 def _topic(name: str) -> Topic:
     try:
         return topic(name)
     except Misconfigured:
-        known = [t.name for t in _all()]
+        known = [t.name for t in deployment()]
         near = did_you_mean(name, known)
         raise Misconfigured(f"no topic '{name}'{near or '; there are ' + ', '.join(all_topics())}") from None
 

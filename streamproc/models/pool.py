@@ -79,12 +79,24 @@ class Pool:
         rng: random.Random | None = None,
         starts_at: int = 4,
     ) -> None:
-        rng = rng or random.Random()
         self._clock = clock or asyncio.get_running_loop().time
+        self._wall, self._rng, self._record, self._starts_at = wall, rng or random.Random(), record, starts_at
         self.budgets = budgets or Budgets()
-        self._desks = {
-            m.name: Desk(m, clock=self._clock, wall=wall, rng=rng, record=record, starts_at=starts_at) for m in models
-        }
+        self._desks: dict[str, Desk] = {}
+        self.add(*models)
+
+    def add(self, *models: Model) -> None:
+        """More of them, while others are asked. A name that is there stays what it is."""
+        for m in models:
+            if m.name not in self._desks:
+                self._desks[m.name] = Desk(
+                    m,
+                    clock=self._clock,
+                    wall=self._wall,
+                    rng=self._rng,
+                    record=self._record,
+                    starts_at=self._starts_at,
+                )
         for m in models:
             for name in (*m.stand_ins, *(() if m.endpoints else (m.name,))):
                 if name not in self._desks or not self._desks[name].model.endpoints:

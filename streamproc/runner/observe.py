@@ -117,7 +117,7 @@ class Services(Collector):
         while True:
             for service in self.services:
                 try:
-                    self.lag[service.name] = await _lag(service)
+                    self.lag[service.name] = await lag(service)
                 except Retryable as e:
                     log.warning("%s: lag is unknown: %s", service.name, e)
             await asyncio.sleep(LAG_EVERY_S)
@@ -127,7 +127,8 @@ def _parked(runners: Sequence[Runner]) -> int:
     return sum(len(r.book.parked) for r in runners)
 
 
-async def _lag(service: Service) -> int:
+async def lag(service: Service) -> int:
+    """Records landed and not done, over the partitions held."""
     total = 0
     for partition, runner in list(service.runners.items()):
         for name in service.stage.reads:

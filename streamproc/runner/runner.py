@@ -189,6 +189,18 @@ class Runner:
             )
 
     @property
+    def quiet(self) -> bool:
+        """Of what it has read nothing is under way, waits to land, or will be tried again by itself. What is parked for
+        want of others may stay."""
+        return (
+            self.working
+            and self.way.idle
+            and not (self.way.backlog or self.book.size or self.waits)
+            and self.landings.under_way is None
+            and all(run.over for run in self.book.runs.values())
+        )
+
+    @property
     def behind_ms(self) -> int:
         """Stream time between what was read and what has no outcome, of the stream where it is longest."""
         latest = self.intake.latest_ms
