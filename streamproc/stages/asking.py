@@ -13,9 +13,9 @@ import orjson
 from streamproc.messages import Context, Seconds, Source, Tokens, Window
 from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
-from streamproc.models.prompt import Picture
+from streamproc.models.prompt import Picture, Prompt
 from streamproc.stage import Look
-from streamproc.stages.options import Informed, Stretches, Told, filled
+from streamproc.stages.options import Asking, Informed, Stretches, Told, filled
 
 
 class Models(Protocol):
@@ -52,6 +52,12 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
         ),
         "attempts": sum(a.attempts for a in answers),
     } | more
+
+
+async def asked(models: Models, model: str, prompt: Prompt, options: Asking, source: Source) -> Answer:
+    """One call, as the options say; feeds go before files."""
+    call = Call(prompt=prompt, samples=options.samples, max_tokens=options.max_tokens, params=options.params())
+    return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=options.deadline_s)
 
 
 def _sound(text: str) -> str:
