@@ -27,8 +27,11 @@ def entries(count: int, *, topic: str = "in", partition: int = 0, start: int = 0
 
 
 @asynccontextmanager
-async def working(bus: Kafka, service: str = "svc", topics: Sequence[str] = ("in",)) -> AsyncIterator[KafkaMembership]:
-    async with bus.join(service, topics, weights=lambda: [0] * bus.partitions) as member:
+async def working(
+    bus: Kafka, service: str = "svc", topics: Sequence[str] = ("in",), *, hand_over_s: float = 0
+) -> AsyncIterator[KafkaMembership]:
+    """Nobody here listens whether a lease is wanted, so it is lost at once, unless `hand_over_s` says otherwise."""
+    async with bus.join(service, topics, weights=lambda: [0] * bus.partitions, hand_over_s=hand_over_s) as member:
         yield member
 
 
