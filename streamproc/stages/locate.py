@@ -23,13 +23,12 @@ from msgspec.structs import replace
 from pydantic import Field, model_validator
 
 from streamproc.messages import Caption, Incident, Outcome, Record, Source
-from streamproc.models.endpoint import Call
 from streamproc.models.prompt import Prompt
 from streamproc.models.recovery.fields import Fields, fields
 from streamproc.models.reply import Sample
 from streamproc.models.vote import located
 from streamproc.stage import Fold, Look, Row
-from streamproc.stages.asking import Models, spoken
+from streamproc.stages.asking import Models, asked, spoken
 from streamproc.stages.options import Asking, ModelName, Text, Told, filled, variables
 
 UNREADABLE: Final = "unreadable"
@@ -218,12 +217,12 @@ class Locate(Fold):
             outcome = "failed" if stretch.failed else "skipped"
             return Incident.of(row, outcome=outcome, reason=NO_CAPTIONS, **place)
         if told.rule == "votes":
-            return Incident.of(row, **place, **await self._voted(row, stretch, numbers, told))
+            return Incident.of(row, **place, **await self._voted(stretch, numbers, told))
         most = stretch.most[1] if stretch.most and stretch.most[0] else None
         number = next((n for n in (stretch.incident, stretch.hazard, most) if n is not None), stretch.first)
         return Incident.of(row, **place, **_at(number, numbers))
 
-    async def _voted(self, row: Row, stretch: Stretch, numbers: Numbers, told: Options) -> dict[str, Any]:
+    async def _voted(self, stretch: Stretch, numbers: Numbers, told: Options) -> dict[str, Any]:
         shown = {
             "table": "\n".join(stretch.lines),
             "number": numbers.name,
@@ -232,10 +231,7 @@ class Locate(Fold):
         }
         schema = _schema(numbers.name, stretch.first, numbers.next(stretch.last) - 1)
         prompt = Prompt(filled(told.prompt, shown), system=told.system or None, schema=schema)
-        call = Call(prompt=prompt, samples=told.samples, max_tokens=told.max_tokens, params=told.params())
-        answer = await self.models.ask(
-            self.model, call, stream=row.stream, live=numbers.source.live, deadline_s=told.deadline_s
-        )
+        answer = await asked(self.models, self.model, prompt, told, numbers.source)
         read = [_read(sample, prompt) for sample in answer.reply.samples]
         said = tuple(r.values.get(numbers.name) if r else None for r in read)
         found = located(said)

@@ -1,0 +1,457 @@
+"""describe: which pictures, which questions in which order, what the samples come to, and what cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from pydantic import ValidationError
+
+from streamproc import wire
+from streamproc.errors import Rejected, Retryable
+from streamproc.messages import Description, Event, Frame, Grid, Incident, Life, Record, Source, Vote, record_id
+from streamproc.models.endpoint import Call
+from streamproc.runner.look import source_key
+from streamproc.stages.describe.presets import KNOWN, Preset, around
+from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
+from streamproc.stages.describe.stage import NOT_CLOSED, UNREADABLE, Describe, Options
+from streamproc.video.pick import UNREACHABLE, Reach
+from tests.runner.rig import Rig, told
+from tests.sim import toys
+from tests.stages.scripted import Scripted, Texts
+
+PRESET = "2-1-10"
+FACTS = {"incident": 1, "label": "crash", "vehicles": 2}
+TEXTS = {"start_frame": 151, "before": "A car waits.", "reason": "It is hit from behind."}
+ROUNDS = [
+    {
+        "name": "facts",
+        "prompt": "Count. {fields}",
+        "fields": {
+            "incident": {"enum": [1, 0, -1]},
+            "label": {"enum": ["crash", "near miss", "none"]},
+            "vehicles": {"type": "integer", "minimum": 0},
+        },
+    },
+    {
+        "name": "texts",
+        "prompt": "Known:\n{said}\nTell of {event}, in {frames}.",
+        "fields": {
+            "start_frame": {"type": "integer", "minimum": 1},
+            "before": {"type": "string"},
+            "reason": {"type": "string"},
+        },
+    },
+    {
+        "name": "reconcile",
+        "prompt": "Put it together:\n{said}",
+        "fields": {"label": {"enum": ["crash", "near miss", "none"]}, "reason": {"type": "string"}},
+    },
+]
+TOGETHER = {"label": "near miss", "reason": "It is nearly hit."}
+
+
+@cache
+def jpeg(shade: int = 0) -> bytes:
+    return bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), shade % 256, np.uint8)))
+
+
+@dataclass
+class Album:
+    """Footage of a stream: so many frames a second, with numbers or without."""
+
+    frames: int | None = 300
+    begin_s: float = 0.0
+    end_s: float = 10.0
+    asked: list[Sequence[float]] = field(default_factory=list)
+    lost: Exception | None = None
+
+    async def reach(self, source: Source) -> Reach:
+        if self.lost:
+            raise self.lost
+        return Reach(self.begin_s, self.end_s, 30.0, self.frames)
+
+    async def numbered(self, source: Source, numbers: Sequence[int], *, longest: int | None) -> Sequence[Frame]:
+        self.asked.append(numbers)
+        return [Frame(t_ms=round((n - 1) / 30 * 1000), frame=n, jpeg=jpeg(n)) for n in numbers]
+
+    async def timed(self, source: Source, times_s: Sequence[float], *, longest: int | None) -> Sequence[Frame]:
+        self.asked.append(times_s)
+        return [Frame(t_ms=round(t * 1000), jpeg=jpeg(round(t))) for t in times_s]
+
+
+class Story(Rig):
+    @classmethod
+    def of(cls, partitions: int = 2) -> Story:
+        return cls(Rig.of(partitions).log)
+
+    def clip(self, *, live: bool = False, sampling: Any = None, **options: Any) -> Source:
+        services = ("locate.m", "dedup", f"describe.m.{PRESET}")
+        made = toys.source("clip", services=services, count=30)
+        options = {"models": ["m"], "presets": [PRESET], "rounds": ROUNDS} | options
+        task = {
+            "sampling": sampling or {"every": 10},
+            "labels": {"names": ["crash"]},
+            "describe": options,
+        }
+        made = replace(made, task=task, live=live, grid=Grid(root="decode", origin="0", step="1/3", first=0))
+        self.log.put(made, sub=source_key("clip", 0, 0).split("\0")[1:])
+        return made
+
+    def incident(self, index: int = 0, **fields: Any) -> None:
+        self._say(Incident, "locate.m", index, {"frame": 151, "time_ms": 5000} | fields)
+
+    def event(self, index: int, state: Any, *, time_ms: int = 5000) -> None:
+        life = Life(
+            id=f"clip/e{index}", revision=index, state=state, label="crash", team="home", start_ms=4000, end_ms=6000,
+            time_ms=time_ms, votes=(Vote(model="m", index=3),), details="two cars",
+        )  # fmt: skip
+        self._say(Event, "dedup", index, {"event": life})
+
+    def _say(self, kind: type[Record], service: str, index: int, fields: dict[str, Any]) -> None:
+        whole: dict[str, Any] = {
+            "id": record_id(service, service, "clip", 0, index), "service": service, "root": service, "stream": "clip",
+            "generation": 0, "revision": 0, "index": index, "start_ms": 0, "end_ms": 10_000, "outcome": "done",
+        }  # fmt: skip
+        made = kind(**(whole | fields))
+        self.log.append([wire.encode(made, partitions=self.log.partitions, time="")])
+
+    def descriptions(self) -> list[Description]:
+        return sorted(self.records("descriptions"), key=lambda r: (r.root, r.index))
+
+    async def told(self, models: Scripted, album: Album | None = None, *, count: int = 1) -> list[Description]:
+        async with self.running(f"describe.m.{PRESET}", Describe("m", PRESET, models, album or Album())):
+            await self.until(lambda: len(self.records("descriptions")) == count)
+        return self.descriptions()
+
+
+def by_round(facts: Texts = (FACTS,), texts: Texts = (TEXTS,), together: Texts = (TOGETHER,)) -> Scripted:
+    """Four samples of each, or those that are told."""
+
+    def says(call: Call) -> Texts:
+        said = {"Count.": facts, "Known:": texts, "Put it": together}[call.prompt.question[:6]]
+        return said if len(said) > 1 else [*said] * 4
+
+    return Scripted(says)
+
+
+# pictures ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("6-5-rows", range(200 - 60, 200 + 51, 10)),
+        ("11-2-6", range(200 - 66, 200 + 13, 6)),
+        ("6-5-10", range(200 - 60, 200 + 51, 10)),
+        ("12-11-6", range(200 - 72, 200 + 67, 6)),
+        ("6-5-8", range(200 - 48, 200 + 41, 8)),
+    ],
+)
+def test_the_five_presets_show_pictures_before_and_after_at_their_step(name: str, numbers: range) -> None:
+    assert name in KNOWN
+    assert around(200, of=600, preset=Preset.named(name), rows=10) == tuple(numbers)
+
+
+@pytest.mark.parametrize(
+    ("place", "of", "numbers"),
+    [
+        (1, 600, range(1, 112, 10)),
+        (13, 600, range(3, 114, 10)),
+        (600, 600, range(490, 601, 10)),
+        (595, 600, range(485, 596, 10)),
+        (9999, 600, range(490, 601, 10)),
+        (-4, 600, range(1, 112, 10)),
+        (50, 100, range(2, 91, 8)),
+        (20, 40, range(2, 36, 3)),
+        (7, 12, range(1, 13)),
+        (3, 5, range(1, 6)),
+        (1, 1, range(1, 2)),
+    ],
+)
+def test_pictures_shift_at_the_edges_and_move_together_on_short_clips(place: int, of: int, numbers: range) -> None:
+    shown = around(place, of=of, preset=Preset.named("6-5-10"), rows=10)
+    assert shown[-1] <= of
+    assert shown == tuple(numbers), shown
+
+
+@given(
+    st.integers(-10, 2000),
+    st.integers(0, 1500),
+    st.builds(Preset, st.integers(0, 40), st.integers(0, 23), st.none() | st.integers(1, 60)),
+    st.integers(1, 60),
+)
+def test_the_place_is_among_its_pictures_and_as_many_are_shown_as_there_can_be(
+    place: int, of: int, preset: Preset, rows: int
+) -> None:
+    shown = around(place, of=of, preset=preset, rows=rows)
+    assert len(shown) == min(of, preset.before + 1 + preset.after)
+    assert len({b - a for a, b in pairwise(shown)}) <= 1
+    if of:
+        assert min(max(place, 1), of) in shown
+        assert 1 <= shown[0] <= shown[-1] <= of
+
+
+@pytest.mark.parametrize(
+    ("name", "told_"), [("6-5-row", "did you mean '6-5-rows'"), ("60-5-1", "64 pictures"), ("6-5-0", "one frame apart"), ("6-5", "it looks like")]
+)  # fmt: skip
+def test_a_preset_that_cannot_be_is_told_by_name(name: str, told_: str) -> None:
+    with pytest.raises(ValidationError, match=told_):
+        Options(presets=(name,))
+
+
+# rounds --------------------------------------------------------------------------------------------------------------
+
+
+@told
+async def test_three_prompts_by_four_samples_each_see_what_was_concluded_before() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = by_round()
+    (found,) = await story.told(models)
+    assert found.fields == FACTS | TEXTS | TOGETHER
+    assert (found.agreement, found.preset, found.model, found.attempts) == (1.0, PRESET, "m", 3)
+    assert found.samples == (TOGETHER,) * 4
+    assert found.tokens is not None
+    assert found.tokens.into == 300
+    assert [c.samples for c in models.calls] == [4, 4, 4]
+    counted, asked, together = (c.prompt.question for c in models.calls)
+    assert "incident: one of 1, 0, -1" in counted
+    assert asked == "Known:\nincident: 1\nlabel: crash\nvehicles: 2\nTell of frame 151 (5 s), in 131, 141, 151, 161."
+    assert "before: A car waits." in together
+    assert len(orjson.loads(found.raw or "")) == 12
+
+
+@told
+async def test_all_rounds_begin_alike_so_that_a_server_keeps_the_pictures() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = by_round()
+    await story.told(models)
+    assert len({(c.prompt.system, c.prompt.context, c.prompt.pictures, c.prompt.clips) for c in models.calls}) == 1
+    assert [p.before for p in models.calls[0].prompt.pictures] == [f"Frame {n}:" for n in (131, 141, 151, 161)]
+
+
+@told
+async def test_choices_by_mode_counts_by_rounded_median_texts_of_the_sample_that_agrees_most() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    facts = [FACTS, FACTS | {"vehicles": 9}, FACTS | {"vehicles": 3, "label": "none"}, "it is a crash"]
+    texts = [TEXTS | {"start_frame": n, "reason": f"R{n}"} for n in (100, 151, 151, 400)]
+    (found,) = await story.told(by_round(facts, texts, [TOGETHER] * 3 + [{"label": "none"}]))
+    assert found.fields is not None
+    assert (found.fields["label"], found.fields["vehicles"], found.fields["start_frame"]) == ("near miss", 3, 151)
+    assert found.fields["reason"] == TOGETHER["reason"]
+    assert found.agreement is not None
+    assert 0.5 < found.agreement < 1.0
+    assert found.samples == (TOGETHER, TOGETHER, TOGETHER, {"label": "none"})
+
+
+@told
+async def test_an_empty_field_is_asked_again_with_the_penalty_raised_by_a_tenth_up_to_one_and_a_half() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = by_round(texts=[TEXTS | {"reason": " "}] * 4)
+    (found,) = await story.told(models)
+    penalties = [c.params.get("repetition_penalty") for c in models.calls]
+    assert penalties == [None, None, 1.1, 1.2, 1.3, 1.4, 1.5, None]
+    assert found.outcome == "done"
+    assert found.fields == FACTS | TEXTS | TOGETHER, "what the last round says fills the hole"
+    assert found.attempts == 8
+
+
+@told
+async def test_what_was_said_first_stays_when_a_hole_is_asked_for_again() -> None:
+    story = Story.of()
+    story.clip(repetition_penalty=1.2)
+    story.incident()
+    answers = iter([[FACTS | {"label": "?"}] * 4, [{"label": "none", "vehicles": 7}] * 4])
+    models = Scripted(lambda call: next(answers) if call.prompt.question.startswith("Count") else by_round().says(call))
+    (found,) = await story.told(models)
+    assert found.fields == FACTS | TEXTS | TOGETHER
+    assert [c.params["repetition_penalty"] for c in models.calls] == [1.2, 1.3, 1.2, 1.2]
+
+
+@told
+async def test_a_server_that_refuses_the_penalty_leaves_what_was_said() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+
+    def says(call: Call) -> Texts | Exception:
+        if "repetition_penalty" in call.params:
+            return Rejected("unknown parameter")
+        return [{"vehicles": 2}] if call.prompt.question.startswith("Count") else by_round().says(call)
+
+    (found,) = await story.told(Scripted(says))
+    assert found.fields == {"vehicles": 2} | TEXTS | TOGETHER
+    assert not story.dead("incidents")
+
+
+@told
+async def test_what_nobody_can_read_is_unreadable_with_the_text_kept() -> None:
+    story = Story.of()
+    story.clip(penalty_most=1.1)
+    story.incident()
+    models = Scripted(lambda _call: ["I am sorry"] * 4)
+    (found,) = await story.told(models)
+    assert (found.outcome, found.reason, found.fields, found.samples) == ("failed", UNREADABLE, None, None)
+    assert orjson.loads(found.raw or "") == ["I am sorry"] * 24
+    assert found.preset == PRESET
+
+
+def test_what_is_known_between_two_calls_is_plain_and_goes_on_where_it_was() -> None:
+    case = Case(
+        rounds=[Round.model_validate(r) for r in ROUNDS], pictures=(), system=None, context=None,
+        values={"event": "it", "frames": "1"}, samples=4, max_tokens=100, params={}, penalty_most=1.5,
+    )  # fmt: skip
+    models, so_far, questions = by_round(), SoFar(), []
+
+    def kept(known: SoFar) -> SoFar:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(known), type=SoFar)
+
+    while call := next_call(case, so_far):
+        questions.append(call.prompt.question)
+        assert next_call(case, kept(so_far)) == call
+        so_far = kept(heard(case, so_far, answered(models, call)))
+    assert len(questions) == len(ROUNDS)
+    assert so_far.fields == FACTS | TEXTS | TOGETHER
+    assert left(SoFar(found={"a": 1})).fields == {"a": 1}
+
+
+def answered(models: Scripted, call: Call) -> Any:
+    """The answer of a model that waits for nothing."""
+    coroutine = models.ask("m", call, stream="clip")
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waited")
+
+
+# what comes in -------------------------------------------------------------------------------------------------------
+
+
+@told
+async def test_an_event_is_described_when_it_closes_and_not_before() -> None:
+    story = Story.of()
+    story.clip(presets=[PRESET])
+    for index, state in enumerate(("open", "update", "close")):
+        story.event(index, state)
+    models = by_round()
+    found = await story.told(models, count=3)
+    assert [(d.root, d.index, d.outcome, d.reason) for d in found] == [
+        ("dedup", 0, "skipped", NOT_CLOSED),
+        ("dedup", 1, "skipped", NOT_CLOSED),
+        ("dedup", 2, "done", None),
+    ]
+    assert "'crash' of team home at 5 s (from 4 s to 6 s: two cars)" in models.calls[1].prompt.question
+
+
+@told
+async def test_incidents_that_failed_and_the_end_pass_without_a_call_and_each_sequence_has_its_own_numbers() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident(0, outcome="failed", reason="unreadable", frame=None, time_ms=None)
+    story.incident(1)
+    story.incident(2, frame=None, time_ms=None, count=2)
+    story.event(0, "close")
+    models = by_round()
+    found = await story.told(models, count=4)
+    assert [(d.root, d.index, d.outcome, d.count) for d in found] == [
+        ("dedup", 0, "done", None),
+        ("locate.m", 0, "failed", None),
+        ("locate.m", 1, "done", None),
+        ("locate.m", 2, "done", 2),
+    ]
+    assert len(models.calls) == 6
+    assert len({d.id for d in found}) == 4
+
+
+@told
+async def test_pictures_that_are_out_of_reach_fail_by_that_name() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = by_round()
+    (found,) = await story.told(models, Album(lost=Rejected(UNREACHABLE)))
+    assert (found.outcome, found.reason, found.preset) == ("failed", "footage-unreachable", PRESET)
+    assert not models.calls
+    assert len(story.dead("incidents")) == 1
+
+
+@told
+async def test_a_call_that_fails_for_now_begins_the_rounds_again() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = Scripted(lambda call: Retryable("busy") if len(models.calls) in (1, 3) else by_round().says(call))
+    (found,) = await story.told(models)
+    assert found.fields == FACTS | TEXTS | TOGETHER
+
+
+@told
+async def test_pictures_of_a_feed_are_those_around_a_time() -> None:
+    story = Story.of()
+    story.clip(live=True, sampling={"fps": "3"})
+    story.incident(frame=None)
+    album = Album(frames=None, begin_s=2.0, end_s=60.0)
+    models = by_round()
+    await story.told(models, album)
+    (times,) = album.asked
+    assert [round(t, 3) for t in times] == [4.333, 4.667, 5.0, 5.333]
+    assert [p.before for p in models.calls[0].prompt.pictures] == [f"Picture {n}:" for n in (1, 2, 3, 4)]
+
+
+@told
+async def test_a_time_in_a_file_whose_frames_nobody_counted_becomes_a_number() -> None:
+    story = Story.of()
+    story.clip(sampling={"fps": "3"})
+    story.incident(frame=None, time_ms=2000)
+    album = Album()
+    await story.told(by_round(), album)
+    assert album.asked == [(41, 51, 61, 71)]
+
+
+@told
+async def test_an_incident_at_the_edge_is_shown_with_what_there_is() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident(frame=1, time_ms=0)
+    album = Album(frames=3, end_s=0.1)
+    await story.told(by_round(), album)
+    assert album.asked == [(1, 2, 3)]
+
+
+# options -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"rounds": [ROUNDS[0] | {"prompt": "{evnt}"}]}, "round 'facts': no variable '.evnt.'; did you mean 'event'"),
+        ({"rounds": []}, "at least 1 item"),
+        ({"rounds": [ROUNDS[0] | {"fields": {}}]}, "at least 1 item"),
+        ({"rounds": [ROUNDS[0] | {"fields": {"a": {"typ": "string"}}}]}, "did you mean 'type'"),
+        ({"context": "{said}"}, "it stands before every round"),
+        ({"penalty_most": 3}, "less than or equal to 2"),
+    ],
+)
+def test_options_that_cannot_be_say_what_is_wrong(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Options.model_validate(options)
