@@ -69,21 +69,20 @@ class ReadFeed:
     address: Address
     limits: Limits
     cut: Cut
-    since_s: float
-    """The stream's time when the job begins."""
+    zero_s: float
+    """When stream time was 0, by the clock that all processes of a machine share."""
     next_k: int
     """The first sample nobody has."""
 
     def run(self) -> Iterator[list[Picture] | Dropped]:
-        rule, began, next_k = self.cut.sampling.rule, monotonic(), self.next_k
+        rule, next_k = self.cut.sampling.rule, self.next_k
         if not isinstance(rule, Rate):
             raise Misconfigured("a feed has no first frame to count from: say --fps, not --every")
         with opened(self.address, self.limits) as video:
             painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
             times = StreamTime(wanted_s=next_k / rule.per_s)
             for pts, frame in _frames(video, times):
-                now_s = Fraction(self.since_s) + Fraction(monotonic() - began)
-                time_s = times.at(pts * video.time_base, now_s)
+                time_s = times.at(pts * video.time_base, Fraction(monotonic() - self.zero_s))
                 k = floor(time_s * rule.per_s)
                 if k >= next_k:
                     next_k = k + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -50,8 +51,9 @@ class Feed:
     workers: Workers
     address: Address
     cut: Cut
-    now_s: Callable[[], float]
-    """The stream's time by the wall clock; `cut.began` is where it was 0."""
+    zero_s: float
+    """When stream time was 0, by `clock`; `cut.began` is the same by the wall clock."""
+    clock: Callable[[], float] = time.monotonic
     limits: Limits = field(default_factory=Limits)
     backoff: Backoff = field(default_factory=Backoff)
     random: Random = field(default_factory=Random)
@@ -71,7 +73,7 @@ class Feed:
             while not reading.done():  # it only ends by a mistake of ours, which must not look like a silent feed
                 picture = await self._next(came, begin)
                 if picture is None:
-                    until = begin + 1
+                    until = self._overdue(begin)
                 else:
                     held[picture.chosen.k] = picture
                     until = whole(cut, picture.chosen.k)
@@ -88,10 +90,19 @@ class Feed:
         """None when the window that is next has waited for long enough."""
         due_s = self.cut.start_s(begin) + self.cut.sampling.length_s + PATIENCE_S
         try:
-            async with asyncio.timeout(max(0.0, float(due_s) - self.now_s())):
+            async with asyncio.timeout(max(0.0, float(due_s) - self._now_s)):
                 return await came.get()
         except TimeoutError:
             return None
+
+    def _overdue(self, begin: int) -> int:
+        """The window behind the last that nothing will come for. One step, but where nobody followed for a while."""
+        late_s = Fraction(self._now_s) - self.cut.sampling.length_s - PATIENCE_S
+        return max(begin, self.cut.at(late_s)) + 1
+
+    @property
+    def _now_s(self) -> float:
+        return self.clock() - self.zero_s
 
     async def _read(self, came: asyncio.Queue[Picture]) -> None:
         """Connections, one after the other."""
@@ -109,7 +120,7 @@ class Feed:
     async def _connection(self, came: asyncio.Queue[Picture]) -> bool:
         """Until it drops; whether it brought anything."""
         brought = False
-        job = ReadFeed(self.address, self.limits, self.cut, self.now_s(), self._next_k)
+        job = ReadFeed(self.address, self.limits, self.cut, self.zero_s, self._next_k)
         async with aclosing(self.workers.ask(job)) as parts:
             async for part in parts:
                 if isinstance(part, Dropped):

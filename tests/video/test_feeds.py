@@ -82,12 +82,11 @@ class Server:
 
 
 def feed(workers: Workers, url: str, *, read_s: float = 20) -> Feed:
-    began = time.monotonic()
     return Feed(
         workers,
         address.parse(url),
         Cut(SAMPLING, began=datetime(2026, 3, 1, 20, 45, tzinfo=UTC)),
-        now_s=lambda: time.monotonic() - began,
+        zero_s=time.monotonic(),
         limits=Limits(read_s=read_s),
         backoff=Backoff(first_s=0.05, most_s=0.2),
         random=Random(7),

@@ -60,9 +60,9 @@ def test_a_picture_with_an_odd_side_has_the_same_bytes_each_time(longest: int, f
     path = Kind("odd", "mp4", f"{SLOW} -g 25", seconds=5).make(folder)
     with opened(address.parse(path), Limits()) as video:
         frames = [frame for _, frame in sampling.samples(video, Every(25))]
-    look = Look(longest=longest)
-    first = [Painter(look).jpeg(frame).data for frame in frames]
-    again = [Painter(look).jpeg(frame).data for frame in reversed(frames)]  # other memory lies behind each by now
+    painter = Painter(Look(longest=longest))
+    first = [painter.jpeg(frame).data for frame in frames]
+    again = [painter.jpeg(frame).data for frame in reversed(frames)]  # other memory lies behind each by now
     assert again[::-1] == first
 
 

@@ -1,0 +1,200 @@
+"""Decode: every source as windows, numbered on its grid. Whatever happens to a file or a feed, each number leaves as a
+window or within a counted gap, and `ended` follows the last one.
+
+What a number is made under is a function of the table of sources: a run begins with the revision in force at its cursor
+and changes over where another's numbers begin, grid and all. How pictures come out of files and feeds is `video`'s; how
+far this may run ahead, `look`'s; what lands, the runner's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from random import Random
+from typing import Any, ClassVar
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+
+from streamproc.errors import Misconfigured, Rejected
+from streamproc.messages import Source, Window
+from streamproc.stage import Follow, Pace
+from streamproc.video import address
+from streamproc.video.address import Address
+from streamproc.video.container import Limits
+from streamproc.video.decode import decode
+from streamproc.video.follow import Feed
+from streamproc.video.jobs import SLICE_S
+from streamproc.video.recipe import sampling_of
+from streamproc.video.windows import UNREADABLE, Cut, gap
+from streamproc.video.workers import Workers
+
+AHEAD = 256
+PAUSED = "paused"
+FEEDS = 64
+"""At most so many are read in one process: each has a worker of its own for as long as it is connected."""
+
+
+class Place(Struct, frozen=True, array_like=True):
+    """How far a stream has come."""
+
+    index: int
+    """The next number."""
+    began_ms: int | None = None
+    """Of a feed: when its stream time was 0, by the wall clock."""
+    ended: bool = False
+
+
+Step = tuple[Sequence[Window], Place]
+
+
+class Decode(Follow):
+    """`workers` decode files; feeds have their own, so that neither waits for the other."""
+
+    reads, writes = ("sources",), ("windows",)
+    Cursor: ClassVar[Any] = Place
+
+    def __init__(
+        self,
+        workers: Workers,
+        feeds: Workers | None = None,
+        *,
+        ahead: int = AHEAD,
+        limits: Limits | None = None,
+        slice_s: float = SLICE_S,
+        secrets: Mapping[str, str] | None = None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+    ) -> None:
+        """`ahead` where a task does not say; `secrets` instead of the environment."""
+        if ahead < 1:
+            raise Misconfigured(f"decoding ahead by {ahead} windows: it must be 1 or more")
+        self._workers, self._feeds = workers, feeds or Workers(FEEDS)
+        self._ahead, self._limits, self._slice_s, self._secrets = ahead, limits or Limits(), slice_s, secrets
+        self._now, self._monotonic, self._random = now, monotonic, random or Random()
+
+    async def run(self, source: Source, cursor: Place | None, look: Pace) -> AsyncGenerator[Step]:
+        at = cursor or Place(0)
+        if at.ended or source.state == "paused":
+            return
+        if source.state == "removed":
+            yield [_ended(source, at.index)], msgspec.structs.replace(at, ended=True)
+            return
+        while not at.ended:
+            here = look.in_force(source.stream, source.generation, at.index) or source
+            until = _changes(here, source, look, at.index)
+            if until is None and here.state != "active":
+                return  # the table is ahead of us; what it says begins a run of its own
+            async with aclosing(self._stretch(here, at, until, look)) as steps:
+                async for records, at in steps:
+                    yield records, at
+
+    def otherwise(self, source: Source, cursor: Place | None, reason: str) -> tuple[Sequence[Window], Place]:  # noqa: ARG002  # the reason is told by the dead letter
+        """A file that cannot be read ends with a failed window, so that nobody takes it for complete. A feed has no end:
+        it goes on when a revision says what it should have said."""
+        at = cursor or Place(0)
+        if source.live or at.ended:
+            return [], at
+        start_ms, end_ms = source.grid.starts_ms(at.index), source.grid.starts_ms(at.index + 1)
+        lost = Window.of(source, index=at.index, start_ms=start_ms, end_ms=end_ms, outcome="failed", reason=UNREADABLE)
+        return [lost, _ended(source, at.index + 1)], Place(at.index + 1, ended=True)
+
+    async def _stretch(self, here: Source, at: Place, until: int | None, look: Pace) -> AsyncGenerator[Step]:
+        """Windows of one revision: [at, until)."""
+        try:
+            cut = Cut.on(here.grid, sampling_of(here.task.get("sampling") or {}, here.grid))
+            place = address.parse(here.uri, secrets=self._secrets)
+        except Misconfigured as e:  # of one stream; the process has others
+            raise Rejected(f"{here.stream}: {e}") from e
+        steps = self._feed(here, cut, place, at, until) if here.live else self._file(here, cut, place, at, until, look)
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+
+    def _file(
+        self, here: Source, cut: Cut, place: Address, at: Place, until: int | None, look: Pace
+    ) -> AsyncGenerator[Step]:
+        ahead = here.task.get("ahead") or self._ahead
+        steps = decode(self._workers, here, place, cut, cursor=at.index, limits=self._limits, slice_s=self._slice_s)
+        return _paced(_before(until, here, cut, steps), here, look, ahead)
+
+    async def _feed(self, here: Source, cut: Cut, place: Address, at: Place, until: int | None) -> AsyncGenerator[Step]:
+        began_ms = self._begins_ms(here, cut) if at.began_ms is None else at.began_ms
+        cut = replace(cut, began=datetime.fromtimestamp(began_ms / 1000, UTC))
+        if here.state == PAUSED and until is not None:
+            yield [gap(cut, here, at.index, until, PAUSED)], Place(until, began_ms)
+            return
+        since_s = self._now() - began_ms / 1000
+        feed = Feed(
+            self._feeds,
+            place,
+            cut,
+            zero_s=self._monotonic() - since_s,  # a wall clock that is set anew moves no feed that is being read
+            clock=self._monotonic,
+            limits=self._limits,
+            random=self._random,
+        )
+        async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
+            async for records, index in steps:
+                yield records, Place(index, began_ms)
+
+    def _begins_ms(self, source: Source, cut: Cut) -> int:
+        """Of a new feed: now, and a part of a step that is the stream's own, so that feeds do not all burst together."""
+        share = Fraction(crc32(source.stream.encode()), 2**32)
+        return round(1000 * (Fraction(self._now()) + share * cut.sampling.step_s))
+
+
+def _changes(here: Source, newest: Source, look: Pace, index: int) -> int | None:
+    """The first number behind `index` that is made under another revision; None: no revision known begins later."""
+    if here.revision >= newest.revision:
+        return None
+    same, other = index, newest.from_index  # revisions only grow with the numbers, so halving finds the place
+    while other - same > 1:
+        middle = (same + other) // 2
+        found = look.in_force(here.stream, here.generation, middle)
+        same, other = (middle, other) if found is None or found.revision == here.revision else (same, middle)
+    return other
+
+
+async def _before(
+    until: int | None, here: Source, cut: Cut, steps: AsyncGenerator[tuple[list[Window], int]]
+) -> AsyncGenerator[tuple[list[Window], int]]:
+    """Steps as far as one revision goes; a gap that reaches beyond is cut there."""
+    async with aclosing(steps):
+        async for records, index in steps:
+            if until is None or index < until:
+                yield records, index
+                continue
+            yield [_cut_short(r, until, here, cut) for r in records if r.index < until], until
+            return
+
+
+def _cut_short(record: Window, until: int, here: Source, cut: Cut) -> Window:
+    if record.until <= until or record.reason is None:
+        return record
+    return gap(cut, here, record.index, until, record.reason, record.outcome)
+
+
+async def _paced(
+    steps: AsyncGenerator[tuple[list[Window], int]], here: Source, look: Pace, ahead: int
+) -> AsyncGenerator[Step]:
+    """In portions small enough that the slowest reader never waits for the rest of a slice."""
+    size = max(1, ahead // 4)
+    async with aclosing(steps):
+        async for records, index in steps:
+            for i in range(0, len(records), size):
+                part = records[i : i + size]
+                await look.room(here, part[-1].index, ahead=ahead)
+                yield part, Place(part[-1].until if i + size < len(records) else index, ended=part[-1].ended)
+
+
+def _ended(source: Source, count: int) -> Window:
+    """The record behind the last number, where no file says how far it goes."""
+    at_ms = source.grid.starts_ms(count)
+    return Window.of(source, index=count, start_ms=at_ms, end_ms=at_ms, count=count)

@@ -1,0 +1,5 @@
+"""Files for stages that see pictures."""
+
+from tests.video.conftest import folder
+
+__all__ = ["folder"]
