@@ -114,6 +114,10 @@ class Fold(Stage):
         """Services whose records make a row, of those that `source` names."""
         raise NotImplementedError
 
+    def counts(self, source: Source, root: str) -> bool:  # noqa: ARG002  # for authors to override
+        """Whether the numbers of `root` are those it goes by, where joined services speak of several sequences."""
+        return True
+
     async def fold(self, row: Row, state: Any, look: Look) -> tuple[Sequence[Record], Any]:
         """Records to write (the runner numbers them) and the state after the row. State is None at a stream's beginning."""
         raise NotImplementedError

@@ -119,7 +119,7 @@ class FoldWay:
 
     def admit(self, given: Input) -> None:
         source = self.r.find_source(given)
-        if source is None or given.sequence.service not in self.stage.joins(source):
+        if source is None or not self._joined(given, source):
             self.r.pass_over(given)
             return
         lane = self._lane(given, source)
@@ -137,6 +137,10 @@ class FoldWay:
 
     def resume(self, given: Input) -> None:
         self.admit(given)
+
+    def _joined(self, given: Input, source: Source) -> bool:
+        speaker, root = given.sequence.service, given.sequence.root
+        return speaker in self.stage.joins(source) and self.stage.counts(source, root)
 
     def passed_over(self, given: Input) -> None:
         source = self.r.find_source(given)
