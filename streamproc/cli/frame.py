@@ -171,6 +171,16 @@ async def opened(told: Settings, *, make: bool = False) -> AsyncIterator[Bus]:
         await bus.close()
 
 
+@asynccontextmanager
+async def deployed(told: Settings) -> AsyncIterator[Bus]:
+    """The bus with all its topics, made where they are not there."""
+    from streamproc.topics import deployment
+
+    async with opened(told, make=True) as bus:
+        await bus.create(deployment())
+        yield bus
+
+
 # results ------------------------------------------------------------------------------------------------------------
 
 

@@ -53,7 +53,7 @@ class Hour:
 class Cover:
     """All of one sequence (service, root, stream, generation) that is not settled."""
 
-    __slots__ = ("count", "end_ms", "generation", "hours", "root", "settled", "stream", "touched")
+    __slots__ = ("count", "end_ms", "generation", "hours", "on_grid", "root", "settled", "stream", "touched")
 
     def __init__(self, root: str, stream: str, generation: int) -> None:
         self.root, self.stream, self.generation = root, stream, generation
@@ -62,6 +62,8 @@ class Cover:
         self.settled = 0
         self.count: int | None = None
         self.end_ms = 0
+        self.on_grid = True
+        """Numbers stand for stretches of time, without holes. Those of events do not: between two of them nothing is missing."""
 
     def load(self, hour: int, state: HourState) -> None:
         self.hours[hour] = Hour(hour, state)
@@ -78,6 +80,7 @@ class Cover:
         """`place` has its one outcome now."""
         count = next((r.count for r in place.of.values() if r.ended), None) if isinstance(place, Row) else place.count
         grid = source.grid if source is not None and source.grid.root == place.root else None
+        self.on_grid = grid is not None or source is None
         low = grid.starts_ms(place.index) if grid else place.start_ms
         high = grid.starts_ms(place.until) if grid else place.end_ms
         if count is not None:
@@ -141,7 +144,7 @@ class Cover:
             done=tuple(by["done"].pairs()),
             failed=tuple(by["failed"].pairs()),
             skipped=tuple(by["skipped"].pairs()),
-            missing=tuple(said.missing(min((lo for lo, _ in said), default=0), said.end)),
+            missing=tuple(said.missing(min((lo for lo, _ in said), default=0), said.end)) if self.on_grid else (),
             taken=tuple(hour.taken.pairs()),
         )
 

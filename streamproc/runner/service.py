@@ -102,7 +102,7 @@ class Service:
         self.runners[lease.partition] = runner
         if self._draining:
             runner.drain()
-        log.info("%s[%d]: taken at serial %d", self.name, lease.partition, lease.serial)
+        log.debug("%s[%d]: taken at serial %d", self.name, lease.partition, lease.serial)
         try:
             await runner.run()
         except* Fenced as lost:

@@ -1,0 +1,47 @@
+"""ENDPOINT as people type it, and what the settings say of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from streamproc.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from streamproc.models.card import Served
+    from streamproc.settings import Settings
+
+
+def named(told: Settings, models: Sequence[str]) -> tuple[tuple[Served, ...], list[str]]:
+    """Endpoints that were named, and `STAGE=NAME` as a task is told."""
+    from streamproc.models.card import Served, served
+
+    found, named = dict[str, Served](), list[str]()
+    for said in models:
+        stage, equals, endpoint = said.partition("=")
+        if not equals or not endpoint:
+            raise Misconfigured(f"--model {said}: it looks like STAGE=ENDPOINT")
+        one = served_as(told, endpoint) if "@" not in endpoint else served(endpoint)
+        if (before := found.setdefault(one.name, one)) != one:
+            raise Misconfigured(
+                f"--model {said}: '{one.name}' is at {', '.join(before.urls)} already; several URLs are CARD@URL,URL"
+            )
+        named.append(f"{stage}={one.name}")
+    return tuple(found.values()), named
+
+
+def served_as(told: Settings, name: str) -> Served:
+    """An endpoint by its name; the observer is built in, where nobody says that it is elsewhere."""
+    from streamproc.models.card import Served, card, served
+    from streamproc.task import OBSERVER
+
+    if name == OBSERVER and name not in told.endpoints:
+        return Served(OBSERVER, card(OBSERVER), ())
+    return served(name, told.endpoints, base_url=told.openai.base_url)
+
+
+def environ(told: Settings) -> Mapping[str, str]:
+    """Where keys are looked up: the environment, and the one key that settings may hold."""
+    key = told.openai.api_key
+    return {**os.environ, **({"OPENAI_API_KEY": key.get_secret_value()} if key else {})}

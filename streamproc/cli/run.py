@@ -1,0 +1,341 @@
+"""`streamproc run`: from videos to results in one command. What it does stands in `pipeline`; here is what it is told, what
+it shows, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamproc.cli.frame import BusOption, Code, JsonOption, deployed, emit, run, say, settings
+from streamproc.errors import Rejected, Retryable
+
+if TYPE_CHECKING:
+    from streamproc.bus.contract import Bus
+    from streamproc.cli.running import Spending
+    from streamproc.messages import Source
+    from streamproc.models.card import Served
+    from streamproc.pipeline.job import Entered
+    from streamproc.pipeline.means import Means
+    from streamproc.pipeline.parts import Plan
+    from streamproc.pipeline.process import Process
+    from streamproc.pipeline.progress import Progress
+    from streamproc.pipeline.streams import Wanted
+    from streamproc.settings import Settings
+    from streamproc.task import Task
+    from streamproc.video.sources import Found
+
+EPILOG = "Example: streamproc run match.mkv --task soccer --model detect=qwen2.5-vl-7b --out results"
+LOOK_EVERY_S = 0.5
+
+
+def register(root: typer.Typer) -> None:
+    root.command("run", epilog=EPILOG)(command)
+
+
+def command(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE…", help="Files, folders, URLs, webcam:0, stack:TOP+BOTTOM.")
+    ],
+    task: Annotated[str, typer.Option("--task", metavar="T", help="A task by name, or a TOML file of yours.")] = "any",
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="STAGE=ENDPOINT", help="Who answers for a stage; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write results as files, a folder a stream.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="STREAM", help="What the stream is called, of a single source.")
+    ] = None,
+    fps: Annotated[
+        str | None, typer.Option("--fps", metavar="F", help="Look at F frames a second: 1, 0.5, 30000/1001.")
+    ] = None,
+    every: Annotated[int | None, typer.Option("--every", metavar="N", help="Look at every Nth frame.")] = None,
+    window: Annotated[str | None, typer.Option("--window", metavar="S", help="Seconds in a window.")] = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="S", help="Seconds from window to window.")] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="STAGE,…", help="Run just these stages; a later run goes on.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Once more from the beginning, beside what there is.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
+    ] = None,
+    bus: BusOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look at videos: decode them, ask models, and say what happened when. Started again, it goes on where it was."""
+    from streamproc.cli.endpoints import named
+    from streamproc.task import load
+
+    told = settings(bus=bus)
+    over = {"sampling.fps": fps, "sampling.every": every, "sampling.window_s": window, "sampling.step_s": step}
+    options = [*(set_ or ()), *(f"{key}={value}" for key, value in over.items() if value is not None)]
+    served, models = named(told, model or ())
+    asked = Asked(
+        task=load(task, options=options, models=models),
+        served=served,
+        only=tuple(part.strip() for part in only.split(",") if part.strip()) if only else (),
+        again=again,
+        out=out,
+        json=json,
+    )
+    raise typer.Exit(run(process(told, asked, sources, name=name, workers=workers or os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The command line of a run, read."""
+
+    task: Task
+    served: tuple[Served, ...] = ()
+    only: tuple[str, ...] = ()
+    again: bool = False
+    out: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    """Results are not shown as they come."""
+
+
+async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, name: str | None, workers: int) -> Code:
+    from streamproc.cli.endpoints import environ
+    from streamproc.cli.running import Spending
+    from streamproc.pipeline import job
+    from streamproc.pipeline.means import means, reach
+    from streamproc.pipeline.process import working
+    from streamproc.pipeline.progress import followed
+    from streamproc.settings import open_claims
+
+    _let_sigterm_drain()
+    plans = job.chosen(asked.task, asked.only)
+    served, keys = _those_asked(told, asked, plans), environ(told)
+    for warning in await reach([s for s in served if s.urls], environ=keys):
+        say(warning)
+    spending = Spending({s.name: s.card.price for s in served if s.card.price})
+    async with (
+        means(served, workers=workers, environ=keys, record=spending.hear) as has,
+        deployed(told) as bus,
+        followed(bus) as progress,
+    ):
+        streams = await _streams(arguments, asked, has, name=name)
+        entered = await job.enter(bus, streams.wanted, again=asked.again)
+        this = Run(asked, plans, bus, progress, spending, streams, entered)
+        claims = open_claims(told)
+        return await this.to_its_end(
+            lambda: working(bus, has, plans, bounds=told.bounds, backoff=told.backoff, claims=claims)
+        )
+
+
+def _let_sigterm_drain() -> None:
+    """As Ctrl-C does: what is under way is finished and landed. The second one leaves at once."""
+    task = asyncio.current_task()
+    assert task is not None, "this is a coroutine"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def _those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:
+    """Endpoints of the services to run; what nobody named is said loudly."""
+    from streamproc.cli.endpoints import served_as
+    from streamproc.task import OBSERVER
+
+    named = {s.name: s for s in asked.served}
+    blind = [p.service for p in plans if p.model == OBSERVER]
+    if blind and OBSERVER not in named:
+        say(
+            f"No model is named for {', '.join(blind)}: the built-in observer answers, which is no AI. It measures "
+            "motion, colour and cuts. Name a model with --model STAGE=ENDPOINT"
+        )
+    return [named.get(model) or served_as(told, model) for model in dict.fromkeys(p.model for p in plans if p.model)]
+
+
+# streams ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Streams:
+    """What the arguments stand for."""
+
+    wanted: list[Wanted] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Stream → why nothing of it can be looked at."""
+    finished: list[str] = field(default_factory=list)
+    """Streams whose results are complete in the output folder."""
+    totals: dict[str, int] = field(default_factory=dict)
+    """Stream → windows, as far as its file tells beforehand."""
+
+
+async def _streams(arguments: Sequence[str], asked: Asked, has: Means, *, name: str | None) -> Streams:
+    """Every stream that is to run, its file looked at and its grid laid."""
+    from streamproc.pipeline import outputs
+    from streamproc.video.sources import found
+
+    there = found(arguments, name=name)
+    if asked.out is not None:
+        outputs.check(asked.out)
+    streams, gate = Streams(), asyncio.Semaphore(2 * has.workers.size)
+
+    async def look(one: Found) -> Wanted | None:
+        async with gate:
+            return await _wanted(one, asked, has, streams)
+
+    async with asyncio.TaskGroup() as tasks:
+        looks = [tasks.create_task(look(one)) for one in there]
+    streams.wanted = [w for w in (look.result() for look in looks) if w is not None]
+    for stream, why in streams.unreadable.items():
+        say(f"{stream}: {why}")
+    if not streams.wanted and not streams.finished:
+        raise Rejected("none of the sources can be read")
+    return streams
+
+
+async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wanted | None:
+    """None where there is nothing to do: it cannot be read, or it is done."""
+    from streamproc.pipeline import outputs
+    from streamproc.pipeline.streams import Wanted
+    from streamproc.video import address
+    from streamproc.video.container import Limits
+    from streamproc.video.glance import Glance, Glanced
+    from streamproc.video.recipe import grid_of, sampling_of
+    from streamproc.video.windows import Cut
+
+    sampling = asked.task.sampling.model_dump()
+    glanced: Glanced | None = None
+    if not one.live:
+        try:
+            glanced = await has.workers.one(Glance(address.parse(one.uri), Limits()))
+        except (Rejected, Retryable) as e:  # a worker that died of it is Retryable; the file is none the better for it
+            streams.unreadable[one.name] = str(e)
+            return None
+    grid = grid_of(sampling, glanced)
+    if glanced and glanced.duration_s:
+        streams.totals[one.name] = Cut.on(grid, sampling_of(sampling, grid)).count(glanced.duration_s)
+    wanted = Wanted(name=one.name, uri=one.uri, live=one.live, grid=grid, task=asked.task)
+    if asked.out and not asked.again and await asyncio.to_thread(outputs.finished, asked.out, wanted):
+        streams.finished.append(one.name)
+        return None
+    return wanted
+
+
+# running ------------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Services at work until every stream is complete; results are shown and written as they come."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        plans: Sequence[Plan],
+        bus: Bus,
+        progress: Progress,
+        spending: Spending,
+        streams: Streams,
+        entered: Entered,
+    ) -> None:
+        from streamproc.cli.running import Board
+        from streamproc.pipeline.job import Watch
+        from streamproc.pipeline.outputs import Files
+        from streamproc.pipeline.tail import Tail
+
+        self.asked, self.streams, self.entered, self.spending = asked, streams, entered, spending
+        self.began = time.monotonic()
+        services = [p.service for p in plans]
+        self.watch = Watch(progress, entered.sources, services)
+        self.tail = Tail(bus, _shown(plans), entered.sources)
+        self.files = Files(asked.out, bus, progress) if asked.out else None
+        self.board = Board(progress, entered.sources, services, streams.totals, spending)
+
+    async def to_its_end(self, working: Callable[[], Any]) -> Code:
+        from streamproc.cli.running import Screen
+
+        self._forecast()
+        with Screen(self.board) as self.screen:
+            try:
+                async with working() as process:
+                    self.board.process = process
+                    while not await self._over(process):
+                        await self._look()
+            except asyncio.CancelledError:
+                await self._look()
+                await self._finish(self.entered.sources)
+                say("Stopped; what was under way has landed. The same command goes on from here")
+                raise
+            await self._look()
+            await self._finish(self.entered.sources)
+        return self._receipt()
+
+    async def _over(self, process: Process) -> bool:
+        """Every stream is complete; or only some stages run, and there is nothing left that they could do."""
+        if self.watch.over:
+            return True
+        return bool(self.asked.only) and await process.idle()
+
+    async def _look(self) -> None:
+        """What has come: results to show, streams to write."""
+        from streamproc.cli.running import shown
+        from streamproc.messages import plain
+
+        await self.watch.progress.moved(within_s=LOOK_EVERY_S)
+        live = {s.stream for s in self.entered.sources if s.live}
+        for topic, record in await self.tail.come():
+            if self.asked.quiet:
+                continue
+            if self.asked.json:
+                emit({"topic": topic, "record": plain(record)})
+            elif text := shown(topic, record, live=record.stream in live):
+                self.screen.result(text)
+        fresh = self.watch.look()
+        if self.files:
+            await self.files.due(fresh)
+        self.screen.draw()
+
+    async def _finish(self, sources: Sequence[Source]) -> None:
+        """Write what has not been written, complete or not."""
+        if self.files:
+            await self.files.write([s for s in sources if s.stream not in self.files.written])
+            for name, why in self.streams.unreadable.items():
+                self.files.unreadable(name, why, self.asked.task)
+
+    def _forecast(self) -> None:
+        """What a long run will ask for, before it begins."""
+        calls, windows = self.board.forecast()
+        streams = self.entered.sources
+        parts = [f"{len(streams)} stream{'s' if len(streams) != 1 else ''}"]
+        if self.streams.finished:
+            parts.append(f"{len(self.streams.finished)} more complete in {self.asked.out}")
+        if self.entered.known:
+            parts.append(f"{len(self.entered.known)} of them go on where they were")
+        if windows:
+            parts.append(f"{windows:,} windows, about {calls:,} calls")
+        say("; ".join(parts))
+
+    def _receipt(self) -> Code:
+        found = self.board.receipt(complete=len(self.watch.complete), unreadable=len(self.streams.unreadable))
+        found["seconds"] = round(time.monotonic() - self.began, 1)
+        if self.asked.json:
+            emit({"receipt": found})
+        else:
+            say(
+                f"{found['complete']} of {found['streams']} streams complete in {found['seconds']:.1f} s: "
+                f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
+            )
+        return Code.DONE if found["covered"] == 1.0 and not self.streams.unreadable else Code.INCOMPLETE
+
+
+def _shown(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """Topics whose results people see: events and verdicts; captions or detections where nothing stands behind them."""
+    stages = {p.stage for p in plans}
+    last = {"dedup": "events", "ensemble": "verdicts"}
+    found = tuple(topic for stage, topic in last.items() if stage in stages)
+    return found or tuple(t for stage, t in (("detect", "detections"), ("caption", "captions")) if stage in stages)

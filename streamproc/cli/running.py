@@ -1,0 +1,232 @@
+"""A run as people see it: how far every service is, what it costs, when it will be over; results as they come; a receipt.
+
+On a terminal the state of things is drawn again and again below the results; in a pipe there are only results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from streamproc.cli.frame import line
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from streamproc.messages import Source
+    from streamproc.models.card import Price
+    from streamproc.models.desk import Record
+    from streamproc.pipeline.process import Process
+    from streamproc.pipeline.progress import Progress
+
+DECODE = "decode"
+RATE_OVER_S = 20.0
+
+
+@dataclass(slots=True)
+class Spending:
+    """What this process has asked of its models."""
+
+    prices: Mapping[str, Price]
+    calls: int = 0
+    again: int = 0
+    """Calls that failed, or went twice."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    money: float = 0.0
+
+    def hear(self, record: Record) -> None:
+        self.calls += 1
+        self.again += record.hedge or record.outcome != "done"
+        if record.tokens is not None:
+            self.tokens_in += record.tokens.into
+            self.tokens_out += record.tokens.out
+            if price := self.prices.get(record.model):
+                told = record.tokens
+                self.money += price.of(into=told.into, cached=told.cached, out=told.out)
+
+    def told(self) -> str:
+        said = f"{self.calls:,} calls"
+        if self.again:
+            said += f" ({self.again:,} of them again)"
+        said += f", {self.tokens_in:,} tokens in, {self.tokens_out:,} out"
+        return said + (f", ${self.money:.2f}" if self.money else "")
+
+
+@dataclass(slots=True)
+class Board:
+    """How far everybody is. `totals`: stream → windows, where that is known beforehand."""
+
+    progress: Progress
+    sources: Sequence[Source]
+    services: Sequence[str]
+    totals: Mapping[str, int]
+    spending: Spending
+    process: Process | None = None
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, int, int | None, float, int, int]]:
+        """Service, done, of how many, a second, in flight, failed seconds."""
+        now, flying = self.clock(), self.process.in_flight() if self.process else {}
+        found = []
+        for service in self.services:
+            mine = [s for s in self.sources if service in s.services]
+            accounts = [self.progress.of(s, service) for s in mine]
+            done = sum(a.numbers.total for a in accounts)
+            totals = [
+                a.count + 1 if a.count is not None else self._expected(s, service)
+                for a, s in zip(accounts, mine, strict=True)
+            ]
+            total = sum(t for t in totals if t is not None) if all(t is not None for t in totals) else None
+            seen = self._seen.setdefault(service, deque())
+            seen.append((now, done))
+            while seen[0][0] < now - RATE_OVER_S:
+                seen.popleft()
+            (then, before), rate = seen[0], 0.0
+            if now > then:
+                rate = (done - before) / (now - then)
+            failed = round(sum(a.seconds("failed") for a in accounts))
+            found.append((service, done, total, rate, flying.get(service, 0), failed))
+        return found
+
+    def _expected(self, source: Source, service: str) -> int | None:
+        """Those that answer windows have as many numbers as there are windows."""
+        total = self.totals.get(source.stream.partition("@")[0])
+        by_windows = service == DECODE or service in source.readers.get("windows", ())
+        return total + 1 if total is not None and by_windows else None
+
+    def forecast(self) -> tuple[int, int]:
+        """(calls, windows) that are left, as far as files tell beforehand. What comes of events is not known."""
+        calls = windows = 0
+        for source in self.sources:
+            total = self.totals.get(source.stream.partition("@")[0], 0)
+            for service in self.services:
+                left = max(0, total - self.progress.of(source, service).numbers.total)
+                if service == DECODE:
+                    windows += left
+                elif service in source.readers.get("windows", ()):
+                    calls += left
+        return calls, windows
+
+    def receipt(self, *, complete: int, unreadable: int) -> dict[str, Any]:
+        """What there is to say at the end, in numbers."""
+        windows, whole, good = 0, 0.0, 0.0
+        for source in self.sources:
+            for service in self.services:
+                if service not in source.services:
+                    continue
+                account = self.progress.of(source, service)
+                bad = account.seconds("failed") + account.seconds("missing")
+                if service == DECODE:
+                    bad += account.seconds("skipped")
+                    windows += account.numbers.total - (account.count is not None)
+                seconds = (
+                    account.seconds("done")
+                    + account.seconds("skipped")
+                    + account.seconds("failed")
+                    + account.seconds("missing")
+                )
+                whole += seconds
+                good += seconds - bad if account.complete() else 0.0
+        told = self.spending
+        return {
+            "streams": len(self.sources) + unreadable,
+            "complete": complete,
+            "unreadable": unreadable,
+            "windows": windows,
+            "calls": told.calls,
+            "calls_again": told.again,
+            "tokens_in": told.tokens_in,
+            "tokens_out": told.tokens_out,
+            "money": round(told.money, 4),
+            "covered": good / whole if whole else float(not self.sources),
+        }
+
+    def left_s(self, rows: Sequence[tuple[str, int, int | None, float, int, int]]) -> float | None:
+        """By the slowest of them, as fast as they are now."""
+        waits = [(total - done) / rate for _, done, total, rate, _, _ in rows if total and rate > 0 and done < total]
+        return max(waits, default=None)
+
+
+class Screen:
+    """Draws the board on a terminal; elsewhere it keeps silent."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self._live: Live | None = None
+
+    def __enter__(self) -> Screen:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *ended: Any) -> None:
+        if self._live:
+            self._live.__exit__(*ended)
+
+    def draw(self) -> None:
+        if not self._live:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        board, rows = self.board, self.board.rows()
+        table = Table("service", "windows", "a second", "in flight", "failed s", box=None, pad_edge=False)
+        for service, done, total, rate, flying, failed in rows:
+            of = f"{done:,} of {total:,}" if total else f"{done:,}"
+            table.add_row(service, of, f"{rate:.1f}", str(flying or ""), Text(str(failed or ""), "red"))
+        left = board.left_s(rows)
+        foot = board.spending.told() + (f"; about {clock(left * 1000)} left" if left is not None else "")
+        grid = Table.grid()
+        grid.add_row(table)
+        grid.add_row(Text(foot, "dim"))
+        self._live.update(grid, refresh=True)
+
+    def result(self, text: str) -> None:
+        """A line of results, above what is drawn."""
+        if self._live and sys.stdout.isatty():
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            line(text)
+            sys.stdout.flush()
+
+
+def clock(ms: float) -> str:
+    """Stream time as people read it: 1:02:03.4"""
+    tenths = round(ms / 100)
+    seconds, tenth = divmod(tenths, 10)
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    said = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    return f"{said}.{tenth}" if tenth else said
+
+
+def shown(name: str, record: Any, *, live: bool) -> str | None:
+    """A result as a line; None for what people need not see: the steps in between of a file's events, and gaps."""
+    when = record.utc or clock(record.start_ms)
+    if name == "events" and record.event is not None:
+        event = record.event
+        if not live and event.state != "close":
+            return None
+        team = f" ({event.team})" if event.team else ""
+        sure = f"  {event.confidence:.2f}" if event.confidence is not None else ""
+        state = f"  {event.state}" if live else ""
+        details = f"  {event.details}" if event.details else ""
+        span = f"{clock(event.start_ms)}–{clock(event.end_ms)}"
+        return f"{record.stream}  {span}  {event.label}{team}{sure}{state}{details}"
+    if record.outcome != "done" or record.ended:
+        return None
+    if name == "captions" and (record.text or record.fields):
+        return f"{record.stream}  {when}  {record.text or record.fields}"
+    if name == "verdicts" and (record.label or record.fields):
+        return f"{record.stream}  {clock(record.time_ms if record.time_ms is not None else record.start_ms)}  verdict  {record.label or record.fields}"
+    return None

@@ -1,0 +1,105 @@
+"""`streamproc up`: services at work, for as long as nobody stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamproc.cli.frame import BusOption, deployed, run, say, settings
+from streamproc.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from streamproc.bus.contract import Bus
+    from streamproc.pipeline.means import Means
+    from streamproc.pipeline.parts import Plan
+    from streamproc.pipeline.process import Process
+    from streamproc.settings import Settings
+
+LOOK_EVERY_S = 1.0
+
+
+def register(root: typer.Typer) -> None:
+    root.command(epilog="Example: streamproc up detect.qwen2.5-vl-7b dedup --bus kafka://kafka:9092")(up)
+
+
+def up(
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SERVICE…]", help="`dedup`, `detect.MODEL`; without any, all that the sources name."),
+    ] = None,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when there is nothing left to do.")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Of /health and /metrics; 0: any that is free.")
+    ] = None,
+    bus: BusOption = None,
+) -> None:
+    """Work in services until stopped. Start as many of these as there is work for; they share it.
+
+    The first Ctrl-C or SIGTERM lets what is under way finish and land; a second one leaves at once, and loses nothing.
+    """
+    told = settings(bus=bus, http__port=port)
+    run(_up(told, services or (), until_idle=until_idle, workers=workers or os.cpu_count() or 1))
+
+
+async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers: int) -> None:
+    from streamproc.cli.endpoints import environ
+    from streamproc.pipeline.means import means
+    from streamproc.pipeline.parts import plan_of
+    from streamproc.pipeline.process import working
+    from streamproc.runner.observe import observed
+    from streamproc.settings import open_claims
+
+    task = asyncio.current_task()
+    assert task is not None, "this is a coroutine"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    plans = [plan_of(name) for name in names]
+    async with means(workers=workers, environ=environ(told)) as has, deployed(told) as bus:
+        work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=open_claims(told))
+        async with work as process, observed(process.at_work, host=told.http.host, port=told.http.port) as port:
+            say(f"health and metrics at http://{told.http.host}:{port}")
+            here = Here(told, bus, has, process)
+            await here.start(plans)
+            while not (until_idle and await process.idle()):
+                if not names:
+                    await here.start_what_is_named()
+                await asyncio.sleep(LOOK_EVERY_S)
+
+
+class Here:
+    """What this process works in."""
+
+    def __init__(self, told: Settings, bus: Bus, has: Means, process: Process) -> None:
+        self._told, self._bus, self._has, self._process = told, bus, has, process
+        self._left_out: set[str] = set()
+
+    async def start(self, plans: Sequence[Plan]) -> None:
+        from streamproc.cli.endpoints import served_as
+
+        fresh = [p for p in plans if p.service not in self._process.services]
+        await self._has.add([served_as(self._told, p.model) for p in fresh if p.model])
+        self._process.start(fresh)
+        for plan in fresh:
+            say(f"{plan.service} is up")
+
+    async def start_what_is_named(self) -> None:
+        """Services of the sources that there are by now. One whose model is not known here is left to others."""
+        from streamproc.pipeline import streams
+        from streamproc.pipeline.parts import plan_of
+
+        sources = (await streams.newest(self._bus)).values()
+        for service in dict.fromkeys(name for source in sources for name in source.services):
+            if service in self._left_out:
+                continue
+            try:
+                await self.start([plan_of(service)])
+            except Misconfigured as e:
+                self._left_out.add(service)
+                say(f"{service} is left to other processes: {e}")

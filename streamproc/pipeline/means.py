@@ -1,0 +1,83 @@
+"""What the stages of one process draw on: models behind endpoints, worker processes for pictures, footage."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from streamproc.errors import Misconfigured, StreamprocError, Unreachable
+from streamproc.models.card import Served
+from streamproc.models.endpoint import endpoints
+from streamproc.models.observer import running
+from streamproc.models.pool import Pool, Record, model_of
+from streamproc.models.transport import AiohttpTransport
+from streamproc.video.pick import Files
+from streamproc.video.workers import Workers
+
+
+class Means:
+    """Made by `means`."""
+
+    def __init__(
+        self,
+        models: Pool,
+        workers: Workers,
+        stack: AsyncExitStack,
+        transport: AiohttpTransport,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.models, self.workers, self.footage = models, workers, Files(workers)
+        self._stack, self._transport, self._environ = stack, transport, environ
+        self._observer = ""
+
+    async def add(self, served: Sequence[Served]) -> None:
+        """Models that stages may ask from now on. One without a URL is the observer, which is served here then."""
+        for one in served:
+            placed = one if one.urls else replace(one, urls=(await self._built_in(),))
+            self.models.add(model_of(placed, environ=self._environ, transport=self._transport))
+
+    async def _built_in(self) -> str:
+        if not self._observer:
+            self._observer, _ = await self._stack.enter_async_context(running())
+        return self._observer
+
+
+@asynccontextmanager
+async def means(
+    served: Sequence[Served] = (),
+    *,
+    workers: int,
+    environ: Mapping[str, str] = os.environ,
+    record: Callable[[Record], None] = lambda _record: None,
+) -> AsyncIterator[Means]:
+    """Open for as long as the context lasts."""
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(AiohttpTransport())
+        pool = Pool([], record=record)
+        stack.callback(pool.close)
+        has = Means(pool, await stack.enter_async_context(Workers(workers)), stack, transport, environ)
+        await has.add(served)
+        yield has
+
+
+async def reach(served: Sequence[Served], *, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Warnings about endpoints that are there in part; Unreachable where a model has none that answers."""
+    said: list[str] = []
+    async with AiohttpTransport() as transport:
+        for one in served:
+            replicas = endpoints(one, environ=environ, transport=transport)
+            found = await asyncio.gather(*(r.serves() for r in replicas), return_exceptions=True)
+            failures = [f for f in found if isinstance(f, BaseException)]
+            for failure in failures:
+                if not isinstance(failure, StreamprocError):
+                    raise failure
+            if failures and len(failures) == len(replicas):
+                first = failures[0]
+                if isinstance(first, Unreachable | Misconfigured):
+                    raise first
+                raise Unreachable(f"model '{one.name}'", str(first), remedy="Look at the log of its server") from first
+            said += [f"one of {len(replicas)} replicas of {one.name} is away: {f}" for f in failures]
+    return said

@@ -1,0 +1,276 @@
+"""Results as files: `DIR/STREAM/` has one file a topic, in one order, without anything that a second run would say otherwise.
+
+`summary.json` is written last: where it is complete, the stream is done, also for a run on another bus. It alone speaks
+of clocks, tokens and versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamproc import __version__
+from streamproc.bus.contract import Bus
+from streamproc.errors import Misconfigured
+from streamproc.messages import Answer, Event, Record, Source
+from streamproc.pipeline.progress import KINDS, Progress
+from streamproc.pipeline.streams import Wanted
+from streamproc.pipeline.tail import Tail
+from streamproc.task import Task
+from streamproc.topics import topic
+from streamproc.video.sources import STACK, halves
+
+SUMMARY = "summary.json"
+CLOCKS = ("seconds", "attempts", "tokens")
+"""What another run of the same would say otherwise: a cache may be warm, a server slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What becomes of a topic."""
+
+    name: str
+    topic: str
+    rows: Callable[[Sequence[Any]], Iterable[dict[str, Any]]]
+
+
+def _as_they_are(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
+    return (_row(r) for r in records if not r.ended)
+
+
+def _as_they_stand(records: Sequence[Event]) -> Iterable[dict[str, Any]]:
+    """Every event once, as its last revision says."""
+    last: dict[str, Event] = {}
+    for record in records:
+        if record.event is not None:
+            known = last.get(record.event.id)
+            if known is None or known.event is None or known.event.revision <= record.event.revision:
+                last[record.event.id] = record
+    for record in last.values():
+        assert record.event is not None, "only those are kept"
+        yield {"index": record.index, **msgspec.to_builtins(record.event)}
+
+
+def _where_something_is(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
+    """Outcomes that say something: what was skipped because there was nothing to say stays in the topic."""
+    return (_row(r) for r in records if not r.ended and r.outcome != "skipped")
+
+
+FILES = (
+    File("events.json", "events", _as_they_stand),
+    File("captions.jsonl", "captions", _as_they_are),
+    File("detections.jsonl", "detections", _as_they_are),
+    File("incidents.json", "incidents", _where_something_is),
+    File("descriptions.json", "descriptions", _where_something_is),
+    File("verdicts.json", "verdicts", _where_something_is),
+)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.to_builtins(record)
+    return {name: value for name, value in row.items() if name not in CLOCKS}
+
+
+def write(folder: Path, found: Mapping[str, Sequence[Record]], coverage: Sequence[dict[str, Any]]) -> None:
+    """All files of one stream but its summary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        if file.topic not in found:
+            continue
+        rows = sorted(file.rows(found[file.topic]), key=_place)
+        _replace(folder / file.name, _lines(rows) if file.name.endswith(".jsonl") else _document(rows))
+    _replace(folder / "coverage.json", _document(coverage))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, str, str]:
+    return row["index"], row.get("model") or row.get("service") or "", row["id"]
+
+
+def covered(progress: Progress, source: Source, services: Iterable[str]) -> list[dict[str, Any]]:
+    """Of every service that owes an answer: which time is done, failed, skipped, missing."""
+    rows = []
+    for service in sorted(services):
+        account = progress.of(source, service)
+        rows.append(
+            {
+                "stream": source.stream,
+                "service": service,
+                "ended": account.complete(),
+                "count": account.count,
+                **{kind: account.times(kind).pairs() for kind in (*KINDS, "missing")},
+            }
+        )
+    return rows
+
+
+def spent(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    """Model → calls and tokens that results which landed have cost."""
+    by_model: dict[str, dict[str, int]] = {}
+    for record in records:
+        if isinstance(record, Answer) and record.model is not None and record.tokens is not None:
+            told = by_model.setdefault(
+                record.model, {"answers": 0, "tokens_in": 0, "tokens_cached": 0, "tokens_out": 0}
+            )
+            told["answers"] += 1
+            told["tokens_in"] += record.tokens.into
+            told["tokens_cached"] += record.tokens.cached
+            told["tokens_out"] += record.tokens.out
+    return by_model
+
+
+class Files:
+    """The output folder of one run. Streams are written in groups: reading a topic for one costs as much as for many."""
+
+    def __init__(
+        self, folder: Path, bus: Bus, progress: Progress, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._bus, self._progress, self._clock = folder, bus, progress, clock
+        self._waiting: list[Source] = []
+        self._next_at = clock()
+        self.written: set[str] = set()
+        """Streams whose summary says complete."""
+
+    async def due(self, complete: Sequence[Source]) -> None:
+        """Streams that are complete now; they are written once enough time has gone since the last group."""
+        self._waiting += complete
+        if self._waiting and self._clock() >= self._next_at:
+            await self.write(self._waiting)
+            self._waiting = []
+
+    async def write(self, sources: Sequence[Source]) -> None:
+        """Results as they are, complete or not."""
+        if not sources:
+            return
+        began = self._clock()
+        found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+        for name, record in await Tail(self._bus, [f.topic for f in FILES], sources).come():
+            found[record.stream][name].append(record)
+        for source in sources:
+            await asyncio.to_thread(self._write_one, source, found[source.stream])
+        self._next_at = self._clock() + PATIENCE * (self._clock() - began)
+
+    def _write_one(self, source: Source, found: Mapping[str, list[Record]]) -> None:
+        folder, services = self._folder / source.stream, source.services
+        write(
+            folder,
+            {f.topic: found.get(f.topic, []) for f in FILES if _writes(source, f.topic)},
+            covered(self._progress, source, services),
+        )
+        complete = self._progress.complete(source, services)
+        said = {
+            "stream": source.stream,
+            "complete": complete,
+            "source": {"uri": source.uri, "digest": digest_of(source.uri)},
+            "task": source.task,
+            "streamproc": __version__,
+            "models": spent(r for records in found.values() for r in records),
+            "outcomes": _outcomes(self._progress, source),
+        }
+        _replace(folder / SUMMARY, _document(said))
+        if complete:
+            self.written.add(source.stream)
+
+    def unreadable(self, stream: str, why: str, task: Task) -> None:
+        """A stream of which nothing could be looked at."""
+        folder = self._folder / stream
+        folder.mkdir(parents=True, exist_ok=True)
+        said = {"stream": stream, "complete": False, "error": why, "task": task.resolved(), "streamproc": __version__}
+        _replace(folder / SUMMARY, _document(said))
+
+
+PATIENCE = 10.0
+"""Of the time goes at most a tenth into reading results again."""
+
+
+def _writes(source: Source, name: str) -> bool:
+    """Some service of the stream writes that topic."""
+    return any(service.partition(".")[0] in topic(name).writers for service in source.services)
+
+
+def _outcomes(progress: Progress, source: Source) -> dict[str, dict[str, float]]:
+    """Service → seconds of the stream by outcome."""
+    accounts = {service: progress.of(source, service) for service in source.services}
+    return {s: {kind: round(a.seconds(kind), 3) for kind in (*KINDS, "missing")} for s, a in accounts.items()}
+
+
+# summaries ----------------------------------------------------------------------------------------------------------
+
+
+def check(folder: Path) -> None:
+    """It can be written to, before anything is paid for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise Misconfigured(f"--out {folder} cannot be written to: {e.strerror or e}") from e
+
+
+def finished(folder: Path, wanted: Wanted) -> bool:
+    """A run of the same file and task is complete there. Misconfigured where another's results lie. Reads the file: call it in a thread."""
+    there = summary(folder / wanted.name)
+    if there is None or "source" not in there:
+        return False
+    if there.get("task") != wanted.task.resolved():
+        raise Misconfigured(
+            f"{folder / wanted.name} holds the results of another task, or of other options; name another --out"
+        )
+    if wanted.live:
+        return False
+    if there["source"].get("digest") != digest_of(wanted.uri):
+        raise Misconfigured(f"{folder / wanted.name} holds the results of another file; name another --out, or --name")
+    return there.get("complete") is True
+
+
+def summary(folder: Path) -> dict[str, Any] | None:
+    """What the last run said of a stream; None where there was none."""
+    try:
+        found = json.loads((folder / SUMMARY).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise Misconfigured(f"{folder / SUMMARY} cannot be read: {e}. Is it another program's folder?") from e
+    if not isinstance(found, dict) or "stream" not in found:
+        raise Misconfigured(f"{folder / SUMMARY} is no summary of ours; name another folder with --out")
+    return found
+
+
+def digest_of(uri: str) -> str | None:
+    """Of the bytes of the file, or files, that a source names; None where it names none. Blocking: call it in a thread."""
+    paths = [Path(half) for half in halves(uri)] if uri.startswith(STACK) else [Path(uri.removeprefix("file://"))]
+    digests = []
+    for path in paths:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest())
+    return "+".join(digests)
+
+
+def _document(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _lines(rows: Iterable[Any]) -> bytes:
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, so that a kill leaves no half file that looks done."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

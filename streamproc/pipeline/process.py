@@ -1,0 +1,79 @@
+"""Services at work in one process: started together, drained together; services may be added while others work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from streamproc.bus.claims import Claims
+from streamproc.bus.contract import Bus
+from streamproc.pipeline.means import Means
+from streamproc.pipeline.parts import PARTS, Plan
+from streamproc.runner import Backoff, Bounds, Service
+from streamproc.runner.observe import lag
+
+
+class Process:
+    """Made by `working`. What a service raises that is Fatal ends all of them."""
+
+    def __init__(
+        self, bus: Bus, has: Means, tasks: asyncio.TaskGroup, *, bounds: Bounds, backoff: Backoff, claims: Claims | None
+    ) -> None:
+        self._bus, self._has, self._tasks = bus, has, tasks
+        self._bounds, self._backoff, self._claims = bounds, backoff, claims
+        self.services: dict[str, Service] = {}
+        self.at_work: list[Service] = []
+        """The same, for whoever watches them."""
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self, plans: Iterable[Plan]) -> None:
+        """Those that are not at work yet."""
+        for plan in plans:
+            if plan.service in self.services:
+                continue
+            stage = PARTS[plan.stage].build(plan, self._has)
+            service = Service(
+                plan.service, stage, self._bus, bounds=self._bounds, backoff=self._backoff, claims=self._claims
+            )
+            self.services[plan.service] = service
+            self.at_work.append(service)
+            self._running.append(self._tasks.create_task(service.run(), name=plan.service))
+
+    def in_flight(self) -> dict[str, int]:
+        """Service → calls under way."""
+        return {name: service.shared.slots.used for name, service in self.services.items()}
+
+    async def idle(self) -> bool:
+        """Everything there is has been read and worked off, by these services and whoever else works in them."""
+        for name, service in self.services.items():
+            held = sum(map(len, (await self._bus.members(name)).values()))
+            if held < self._bus.partitions or not all(r.quiet for r in service.runners.values()) or await lag(service):
+                return False
+        return True
+
+    async def drain(self) -> None:
+        """Finish what is under way, land it, give everything back. Whoever is cancelled meanwhile leaves at once."""
+        await asyncio.gather(*(service.drain() for service in self.services.values()))
+        await asyncio.wait(self._running)
+
+
+@asynccontextmanager
+async def working(
+    bus: Bus,
+    has: Means,
+    plans: Iterable[Plan],
+    *,
+    bounds: Bounds | None = None,
+    backoff: Backoff | None = None,
+    claims: Claims | None = None,
+) -> AsyncIterator[Process]:
+    """Services at work for as long as the context lasts; at its end, also by an error or Ctrl-C, they are drained."""
+    async with asyncio.TaskGroup() as tasks:
+        process = Process(bus, has, tasks, bounds=bounds or Bounds(), backoff=backoff or Backoff(), claims=claims)
+        process.start(plans)
+        try:
+            yield process
+        finally:
+            if process.services:
+                await process.drain()

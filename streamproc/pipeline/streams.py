@@ -1,0 +1,126 @@
+"""The table of sources, as those who add to it see it: what runs under which task, and the next revision of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from streamproc import wire
+from streamproc.bus.contract import Bus
+from streamproc.errors import Unparseable
+from streamproc.messages import Grid, Source, record_id
+from streamproc.pipeline.parts import planned, readers
+from streamproc.task import Task
+from streamproc.topics import topic
+
+CLI = "cli"
+"""Whoever changes the table by hand speaks under this name."""
+
+State = Literal["active", "paused", "removed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A stream that somebody asks for."""
+
+    name: str
+    uri: str
+    live: bool
+    grid: Grid
+    task: Task
+    lag: str = "block"
+    footage: str | None = None
+
+
+def first(wanted: Wanted, *, generation: int = 0) -> Source:
+    """The first revision of a stream, or of another life of its name."""
+    services = planned(wanted.task)
+    return Source(
+        id=record_id(CLI, CLI, wanted.name, generation, 0),
+        service=CLI,
+        root=CLI,
+        stream=wanted.name,
+        generation=generation,
+        revision=0,
+        index=0,
+        start_ms=0,
+        end_ms=0,
+        outcome="done",
+        uri=wanted.uri,
+        live=wanted.live,
+        state="active",
+        from_index=0,
+        grid=wanted.grid,
+        task=wanted.task.resolved(),
+        services=tuple(p.service for p in services),
+        readers=readers(services),
+        lag=wanted.lag,
+        join_wait_s=wanted.task.join_wait_s if wanted.live else None,
+        footage=wanted.footage,
+    )
+
+
+def changed(source: Source, **fields: Any) -> Source:
+    """The next revision."""
+    revision = source.revision + 1
+    return replace(
+        source,
+        id=record_id(CLI, CLI, source.stream, source.generation, revision),
+        revision=revision,
+        index=revision,
+        **fields,
+    )
+
+
+def differs(there: Source, wanted: Source) -> list[str]:
+    """What somebody asks for otherwise than it runs, by name."""
+    named = [n for n in ("uri", "live") if getattr(there, n) != getattr(wanted, n)]
+    if (there.grid.origin, there.grid.step) != (wanted.grid.origin, wanted.grid.step):
+        named.append("step")
+    return named + [f"task.{name}" for name in _differing(there.task, wanted.task)]
+
+
+def _differing(there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in dict.fromkeys((*there, *wanted)):
+        one, other = there.get(name), wanted.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differing(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(prefix + name)
+    return found
+
+
+async def publish(bus: Bus, sources: Iterable[Source]) -> None:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entries = [
+        wire.encode(s, partitions=bus.partitions, time=now, sub=(f"{s.generation}.{s.revision}",)) for s in sources
+    ]
+    if entries:
+        await bus.publish(entries)
+
+
+async def newest(bus: Bus) -> dict[str, Source]:
+    """Stream → its newest revision, of all that there are."""
+    found: dict[str, Source] = {}
+    for p in range(bus.partitions):
+        table = await bus.follow("sources", p)
+        await table.caught_up()
+        for stored in table.under(b""):
+            if stored.value is None:
+                continue
+            try:
+                source: Source = wire.decode(topic("sources"), stored)
+            except Unparseable:
+                continue  # `topics tail sources` shows it, with the reason
+            if (known := found.get(source.stream)) is None or _version(source) > _version(known):
+                found[source.stream] = source
+    return found
+
+
+def _version(source: Source) -> tuple[int, int]:
+    return source.generation, source.revision
