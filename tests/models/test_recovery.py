@@ -350,6 +350,19 @@ def test_fields_of_any_text_make_no_trouble(seed: int) -> None:
         assert isinstance(ladder.read(text).values, tuple)
 
 
+@pytest.mark.parametrize("apart", ["\n", " ", ", "])
+@pytest.mark.parametrize("length", range(1940, 2020, 3))
+def test_half_of_a_number_is_no_number_where_an_item_is_too_long(length: int, apart: str) -> None:
+    text = f"Label: Goal{apart}Details: {'x ' * (length // 2)}{'x' * (length % 2)}{apart}Confidence: 0.85 or so"
+    assert invented(text, events(text)) is None
+
+
+@pytest.mark.parametrize("text", ["1. Goal\nConfidence: 0.", "Label: Goal\nConfidence: 0.", "- Goal, home, 0."])
+def test_half_of_a_number_is_no_number_where_the_answer_was_cut(text: str) -> None:
+    assert events(text, cut=True).events == ()
+    assert events(f"{text}9. It was a header.", cut=True).events[0].confidence in (0.9, None)
+
+
 # the command --------------------------------------------------------------------------------------------------------
 
 

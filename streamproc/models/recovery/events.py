@@ -82,6 +82,8 @@ _OF_TEN: Final = re.compile(r"(\d{1,2}(?:\.\d{1,3})?)\s?/\s?10|(\d{1,3}(?:\.\d{1
 _PLAIN: Final = re.compile(r"[01]?\.\d{1,17}|[01]")
 _CLOCK: Final = re.compile(r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d{1,3})?)")
 _SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s?(?:s|sec|secs|seconds?)?")
+_SENTENCE_ENDS: Final = re.compile(r"[^\W\d]\.\s*\Z")
+"""Behind a number the point may be a part of it."""
 _JSON_BEGINS: Final = frozenset("[{`")
 _BARE_ENDS: Final = " \t\n.!*_`'\""
 _NO_TEAM: Final = frozenset(("unknown", "n/a", "na", "none", "both", "neither", "unclear", "unspecified", "-", "?", ""))
@@ -130,9 +132,10 @@ def events(text: str, labels: Labels = AS_SAID, *, prompt: str | None = None, cu
 def _without_json(read: ladder.Read, labels: Labels, found: list[Event], how: list[str], *, cut: bool) -> bool:
     """Lists and plain words. Adds to `found`; True where the text says that there is nothing."""
     text = read.text[: ladder.LONGEST_BROKEN]
+    cut = cut or len(text) < len(read.text)
     items, nothing = listed(text, labels.knows)
     rung = "list"
-    if cut and items and not text.rstrip().endswith((".", "\n")):
+    if cut and items and not _SENTENCE_ENDS.search(text):
         items.pop()  # the last one may have gone on, and differently
         how.append("cut")
     if not items and not cut and labels.knows(bare := text.strip(_BARE_ENDS)):

@@ -115,7 +115,7 @@ def _written(read: ladder.Read, properties: Mapping[str, Schema], *, cut: bool) 
     plain = {_plain(name): name for name in properties}
     said: dict[str, Any] = {}
     lines = text.splitlines()
-    for line in lines[:-1] if cut else lines:
+    for line in lines[:-1] if cut or len(text) < len(read.text) else lines:
         name, colon, value = line.partition(":")
         if colon and len(name) < 80 and (known := plain.get(_plain(name.lstrip(" \t-*•0123456789.)")))):
             said.setdefault(known, value.strip(_TRIM))

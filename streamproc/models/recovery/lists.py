@@ -61,6 +61,7 @@ _NOT: Final = re.compile(
 _TRIM: Final = " \t\n,;|-–—*_`\"'."
 _TRIM_PART: Final = _TRIM.replace(".", "") + ":"  # of `.9` the point is a part
 _LONGEST_ITEM: Final = 2000
+_PART_ENDS: Final = re.compile(r"\n|(?<!\d)[,;.](?=[ ])")
 _MOST_LINES: Final = 400
 """A list that is longer is a loop; its beginning says all that it says."""
 _MOST_WORDS: Final = 5
@@ -88,12 +89,19 @@ def _items(text: str) -> Iterator[str]:
         again = names and any((f := _FIELD.match(i)) and _KEYS[f[1].lower()] == "label" for i in item)
         if outer or again:
             if item:
-                yield "\n".join(item)[:_LONGEST_ITEM]
+                yield _shortened("\n".join(item))
             item, depth = [body], len(marked[1]) if marked else depth
         elif marked or item or names:
             item.append(body)
     if item:
-        yield "\n".join(item)[:_LONGEST_ITEM]
+        yield _shortened("\n".join(item))
+
+
+def _shortened(item: str) -> str:
+    """Where it is too long, up to the end of a part of it: half of a number would be another number."""
+    if len(item) <= _LONGEST_ITEM:
+        return item
+    return item[: max((end.end() for end in _PART_ENDS.finditer(item, 0, _LONGEST_ITEM)), default=0)]
 
 
 def _event(item: str, known: Callable[[str], bool]) -> dict[str, str] | None:
