@@ -229,6 +229,37 @@ def test_labels_are_found_in_lists_of_a_prompt() -> None:
     ]
 
 
+def test_a_line_behind_a_label_and_the_form_of_an_event_are_no_labels() -> None:
+    text = '- Goal — the ball is in, or was\n- Red card\nOne object each:\n[{"label": "LABEL", "team": "home"}]'
+    assert labels_in(text) == ["Goal", "Red card"]
+
+
+async def test_where_any_event_may_be_reported_it_reports_cuts_and_flashes(client: Client) -> None:
+    text = 'Whatever happens, as [{"label": "LABEL"}]. If nothing does, output exactly: None'
+    (event,) = orjson.loads(await client.text(asked(text, jpeg(), jpeg((250, 250, 250)))))[:1]
+    assert event["label"] == "Scene cut"
+    assert await client.text(asked(text, jpeg(), jpeg())) == "None"
+
+
+async def test_a_time_is_since_the_first_picture_where_that_was_asked(client: Client) -> None:
+    labelled = [{"type": "text", "text": f"{t}.000 s"} for t in (12, 14)]
+    times = [*zip(labelled, shown(jpeg(), jpeg(patch=RED)), strict=True)]
+    said = []
+    for text in ("- Red card", "- Red card\nseconds since the first picture"):
+        content = [*times[0], *times[1], {"type": "text", "text": text}]
+        body = {"model": "observer", "messages": [{"role": "user", "content": content}]}
+        said.append(orjson.loads(await client.text(body))[0]["time"])
+    assert said == [14.0, 2.0]
+
+
+async def test_a_number_of_a_list_stands_for_nothing_where_nothing_is_measured(client: Client) -> None:
+    schema = {"type": "object", "properties": {"incident": {"enum": [1, 0, -1]}}, "required": ["incident"]}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    still = await client.text(asked("?", jpeg(), jpeg(), response_format=form))
+    moved = await client.text(asked("?", jpeg(), jpeg(patch=RED), response_format=form))
+    assert (orjson.loads(still), orjson.loads(moved)) == ({"incident": -1}, {"incident": 1})
+
+
 def test_tables_are_not_found_where_there_are_none() -> None:
     assert rows_in("Describe what happens, in one sentence, and say why.\nBe brief, be exact, be kind.") == []
 

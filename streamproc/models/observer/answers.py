@@ -65,6 +65,9 @@ NOTHING: Final = frozenset(
     {"none", "no", "nothing", "null", "false", "background", "n/a", "unknown", "other", "normal"}
 )
 
+OF_NOTE: Final = ("Scene cut", "Flash of light")
+"""What it reports where it may report anything."""
+
 LABELS: Final = frozenset({"label", "event", "type", "class", "category"})
 """Properties that hold one."""
 
@@ -155,11 +158,18 @@ class Facts:
 
 
 def in_words(facts: Facts) -> str:
-    """For a question without a schema: events where labels were given, `None` where that was offered, else a caption."""
-    labels = labels_in(facts.text)
+    """For a question without a schema: events where labels were given, or may be chosen; `None` where that was offered; else
+    a caption."""
+    labels = labels_in(facts.text) or list(OF_NOTE if '"label"' in facts.text else ())
+    since_s = facts.time_s(0) if "since the first picture" in facts.text else 0.0
     fired = [(label, *facts.fires(label)) for label in labels]
     events = [
-        {"label": label, "confidence": strength, "details": facts.sentence, "time": facts.time_s(frame)}
+        {
+            "label": label,
+            "confidence": strength,
+            "details": facts.sentence,
+            "time": round(facts.time_s(frame) - since_s, 3),
+        }
         for label, strength, frame in fired
         if strength
     ]
@@ -171,12 +181,13 @@ def in_words(facts: Facts) -> str:
 
 
 def labels_in(text: str) -> list[str]:
-    """Out of lists: `- Group: one, two` a line, or `labels: one, two`."""
+    """Out of lists: `- Group: one, two` a line, `- one — what it means`, or `labels: one, two`. Lines with JSON are forms."""
     found = list[str]()
     for line in text.splitlines():
-        if listed := re.match(r"\s*(?:[-*•]|\d+[.)])\s+(.+)|.*\blabels?\b[^:]*:\s*(.+)", line, re.I):
-            names = (listed[1] or listed[2]).rsplit(":", 1)[-1]
-            found += [n for part in re.split(r"[,;|]", names) if 0 < len(n := part.strip(" .\"'`[]()")) <= 40]
+        listed = re.match(r"\s*(?:[-*•]|\d+[.)])\s+(.+)|.*\blabels?\b[^:]*:\s*(.+)", line, re.I)
+        if listed and "{" not in line:
+            names = (listed[1] or listed[2]).partition(" — ")[0].rsplit(":", 1)[-1]
+            found += [n for part in re.split(r"[,;|]", names) if 0 < len(n := part.strip(" .\"'`[]()")) <= 80]
     return list(dict.fromkeys(found))
 
 
@@ -268,8 +279,9 @@ class _Form:
         words = [o for o in options if isinstance(o, str)]
         if words:
             return _chosen(facts, words)
-        yes = 1 if facts.strength else 0
-        return next((o for o in options if o == yes and not isinstance(o, bool)), options[0])
+        wanted = (1,) if facts.strength else (-1, 0)
+        numbers = [o for o in options if not isinstance(o, bool)]
+        return next((w for w in wanted if w in numbers), options[0])
 
     def _object(self, facts: Facts, schema: dict[str, Any], _name: str, depth: int) -> Any:
         properties = schema.get("properties", {})
