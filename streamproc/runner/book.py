@@ -11,6 +11,7 @@ State keys are `STREAM\\0kind\\0…`:
     fold    where a stream's fold stands: index, next number, the stage's state      Standing
     run     where a stream's run stands: version, the stage's cursor, over or not    Run
     \\0format the versions that wrote all this
+    \\0jump   there where offsets have expired unread, and nobody has looked so far which numbers went with them
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from streamproc.stage import Row
 from streamproc.topics import SEPARATOR
 from streamproc.wire import Entry, Stored
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 FORMAT = f"{SEPARATOR}format"
+JUMP = f"{SEPARATOR}jump"
 
 At = tuple[str, int]
 """Topic and offset: where an input stands."""
@@ -128,6 +130,10 @@ class Book:
         self._touched: dict[int, Cover] = {}
         self._changes: dict[str, Any] = {}
         self._landed_parks: set[str] = set()
+        self.writers: set[tuple[str, str]] = set()
+        """(service, root) of what has been read: who keeps which numbers."""
+        self.jumped = False
+        """Offsets have expired unread, and it has not been looked into."""
         self._moved: set[str] = set()
         self._load(lease.state)
         lease.forget_state()
@@ -142,6 +148,10 @@ class Book:
     def anything_out(self) -> bool:
         """Some record was read and has no outcome so far, or waits."""
         return bool(self.parked) or any(p.out for p in self.progress.values())
+
+    def knows(self, sequence: Sequence) -> bool:
+        """Something of it was taken, and has not been forgotten."""
+        return sequence in self._guards
 
     def taken_bare(self, topic: str, offset: int) -> bool:
         guard = self._bare.get(topic)
@@ -182,7 +192,8 @@ class Book:
     def done(self, at: At) -> None:
         """Nothing is left to do for this offset."""
         topic, offset = at
-        if self.progress[topic].out.pop(offset, self) is not self:
+        progress = self.progress.get(topic)
+        if progress is not None and progress.out.pop(offset, self) is not self:
             self._moved.add(topic)
             self.dirty.set()
 
@@ -195,6 +206,22 @@ class Book:
         guard.taken.add(index, until)
         self._changes[guard.key] = guard
         self.dirty.set()
+
+    def jump(self) -> None:
+        self.jumped = True
+        self._changes[JUMP] = True
+        self.dirty.set()
+
+    def looked(self) -> None:
+        """What went with the jump is known, and in the book."""
+        if self.jumped:
+            self.jumped = False
+            self._changes[JUMP] = None
+            self.dirty.set()
+
+    def aside(self, topic: str) -> At:
+        """A place for what was never read: no offset of the topic, and nobody else's."""
+        return topic, min([0, *(offset for name, offset in self.parked if name == topic)]) - 1
 
     def park(self, at: At, stream: str, parked: Parked) -> None:
         self.parked[at] = parked
@@ -315,7 +342,9 @@ class Book:
             self._changes[FORMAT] = now  # lands with the first landing; nothing to land on its own account
         for key, value in state.items():
             stream, kind, *rest = key.split(SEPARATOR)
-            if stream or kind != "format":
+            if key == JUMP:
+                self.jumped = True
+            elif key != FORMAT:
                 self._load_one(key, stream, kind, rest, value)
 
     def _load_one(self, key: str, stream: str, kind: str, rest: list[str], value: bytes) -> None:
@@ -340,6 +369,8 @@ class Book:
         self._guards[sequence] = guard
         if not sequence.stream:
             self._bare[sequence.root] = guard
+        elif sequence.service:
+            self.writers.add(sequence[:2])
         return guard
 
     def _cover(self, root: str, stream: str, generation: int) -> Cover:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from streamproc import wire
 from streamproc.errors import Expired, NotYet, Rejected, Retryable, Unparseable
-from streamproc.messages import Record, Sequence, Source
+from streamproc.messages import Record, Source
 from streamproc.runner.each import EachWay
+from streamproc.runner.holes import Holes
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.speech import bare
-from streamproc.stage import Each
 from streamproc.topics import topic
 from streamproc.wire import Stored
 
@@ -36,13 +35,13 @@ class Intake:
         self.r = runner
         self.held_bytes = 0
         self._held: dict[int, int] = {}
-        self._expected: dict[Sequence, int] = {}
-        """Writers that number their own sequence land it in order: a jump is a hole. The next index of each."""
+        self.holes = Holes(runner)
         self.latest_ms: dict[tuple[str, int], int] = {}
         """Stream, generation → how far its time has been read."""
 
     async def run(self) -> None:
         bounds, way = self.r.shared.bounds, self.r.way
+        await self._begin()
         through = way.pass_through if isinstance(way, EachWay) and way.passes_bytes_through else None
         while True:
             await self._room()
@@ -51,8 +50,8 @@ class Intake:
                     max_records=bounds.batch, max_bytes=max(1, bounds.in_flight_bytes // 8), wait_s=FETCH_WAIT_S
                 )
             except Expired as e:
-                # What is behind the hole tells which numbers are missing, where its writer lands in order.
                 self.r.counts.expired += e.begin - e.wanted
+                self.holes.jumped()
                 log.error("%s: %s; reading goes on at %d", self.r.service, e, e.begin)  # noqa: TRY400  # the cause says it all
                 continue
             except Retryable as e:
@@ -64,6 +63,16 @@ class Intake:
                 await asyncio.sleep(0)  # nothing in it waits: others have their turn
             for stored in batch:
                 await self._admit(stored)
+
+    async def _begin(self) -> None:
+        while True:
+            try:
+                await self.holes.begin()
+            except Retryable as e:
+                log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
+                await self.r.pause()
+            else:
+                return
 
     async def _room(self) -> None:
         """Back when all bounds allow another fetch."""
@@ -106,12 +115,12 @@ class Intake:
                 r.settle(given)  # nothing in it says whose number it is: the dead letter is all there can be
         elif isinstance(given.record, Source):
             given.source = given.record
-            self._dispatch(given, given.record)
+            self.dispatch(given, given.record)
         elif (source := r.find_source(given)) is None:
             self.await_source(given)
         else:
-            self._look_for_a_hole(given, source)
-            self._dispatch(given, source)
+            self.holes.before(given, source)
+            self.dispatch(given, source)
 
     def _again(self, given: Input) -> bool:
         """Its number has been taken, or is in somebody's hands: a torn upstream, or read again after a takeover."""
@@ -119,7 +128,7 @@ class Intake:
             given.sequence, given.index, given.until
         )
 
-    def _dispatch(self, given: Input, source: Source) -> None:
+    def dispatch(self, given: Input, source: Source) -> None:
         if self.r.service in source.services:
             self.r.way.admit(given)
         else:
@@ -194,51 +203,13 @@ class Intake:
             source = r.find_source(given)
             if source is not None:
                 given.deadline_ms = None  # that was for the source; a handler's own patience begins now
-                self._look_for_a_hole(given, source)
+                self.holes.before(given, source)
                 self.resume(given)
             else:
                 r.bury(given, missing)
                 r.without(given, "failed", missing.reason)
 
         r.waits.wait(missing, since=r.waits.moment(), deadline_ms=given.deadline_ms, again=again)
-
-    # holes
-
-    def _look_for_a_hole(self, given: Input, behind: Source) -> None:
-        """Numbers that were never read although a later one was: they have expired. Owed ones are skipped, with the reason."""
-        r, sequence = self.r, given.sequence
-        if sequence.service != sequence.root or not isinstance(r.stage, Each) or topic(given.at[0]).compacted:
-            return  # its writer lands out of order; or a fold, which sees holes in its rows
-        expected = self._expected.get(sequence)
-        if expected is None:
-            expected = r.book.guard_base(sequence)
-        self._expected[sequence] = max(expected, given.until)
-        for lo, hi in r.book.untaken(sequence, expected, given.index) if given.index > expected else ():
-            for a, b, source in self._by_revision(sequence, lo, hi, behind):
-                r.counts.expired += b - a
-                grid = source.grid if source.grid.root == sequence.root else None
-                start = grid.starts_ms(a) if grid else given.place.start_ms
-                end = grid.starts_ms(b) if grid else given.place.start_ms
-                place = Place(sequence, a, b, source.revision, start, end, None, "skipped", "expired")
-                record: Record = bare(given.at[0], place, service=sequence.service, outcome="skipped", reason="expired")
-                hole = Input((given.at[0], -1 - a), sequence, a, b, None, record, record)
-                self._dispatch(hole, source)
-
-    def _by_revision(self, sequence: Sequence, lo: int, hi: int, behind: Source) -> list[tuple[int, int, Source]]:
-        """[lo, hi) cut where revisions begin, each part with the source in force there.
-
-        Of numbers that lie on no grid only their records would tell; they get the revision of what came behind them.
-        """
-        if behind.grid.root != sequence.root:
-            return [(lo, hi, behind)]
-        revisions = self.r.look.revisions(sequence.stream, sequence.generation)
-        cuts = sorted({lo, hi, *(s.from_index for s in revisions if lo < s.from_index < hi)})
-        parts = []
-        for a, b in pairwise(cuts):
-            source = self.r.look.in_force(sequence.stream, sequence.generation, a)
-            if source is not None:
-                parts.append((a, b, source))
-        return parts
 
     # bytes in hand
 

@@ -123,7 +123,7 @@ def test_state_of_a_newer_version_is_refused_and_left_alone() -> None:
         before = dict(rig.log.ledgers["detect.a", 0].state)
         with pytest.raises(ExceptionGroup) as refused:
             await rig.service("detect.a", Echo()).run()
-        assert refused.group_contains(NewerState, match="written by version 1.3, this is 1.1")
+        assert refused.group_contains(NewerState, match="written by version 2.3, this is 2.1")
         assert rig.log.ledgers["detect.a", 0].state == before
 
     clock.run(story())
