@@ -15,6 +15,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSWORD = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
 _QUERY_SECRET = re.compile(r"([?&][^=&]*(?:token|key|secret|pass|sig)[^=&]*=)[^&#\s]+", re.IGNORECASE)
 
+STACK = "stack:"
 LIVE = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "webcam"})
 SCHEMES = LIVE | {"http", "https", "file"}
 
@@ -28,6 +29,8 @@ class Address:
     scheme: str
     format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    under: Address | None = None
+    """Of a pair: what stands below this in one picture."""
 
     @property
     def is_file(self) -> bool:
@@ -37,21 +40,42 @@ class Address:
 def parse(uri: str | Path, *, secrets: Mapping[str, str] | None = None) -> Address:
     """An address for FFmpeg. `${NAME}` is filled in from `secrets`, or the environment of whoever opens it."""
     text = os.fspath(uri)
-    if text.startswith("webcam:"):
-        number = text.removeprefix("webcam:")
-        if not number.isdecimal():
-            raise Misconfigured(f"'{text}': a webcam is 'webcam:' and its number, as in webcam:0")
-        return Address(f"/dev/video{number}", text, "webcam", format="v4l2")
-    found = _SCHEME.match(text)
-    if not found:
-        return Address(text, text, "file")  # a path; a $ in it is a $
-    scheme = found[1].lower()
+    scheme = scheme_of(text)
+    if scheme == "stack":
+        top, bottom = halves(text)
+        return Address(top, text, "file", under=Address(bottom, text, "file"))
+    if scheme == "webcam":
+        return Address(f"/dev/video{text.removeprefix('webcam:')}", text, "webcam", format="v4l2")
     if scheme == "file":
-        path = text.removeprefix(found[0])
-        return Address(path, path, "file")
+        path = text.removeprefix("file://")
+        return Address(path, path, "file")  # a $ in a path is a $
+    return Address(fill(text, secrets), redact(text), scheme, options=_options(scheme))
+
+
+def scheme_of(text: str) -> str:
+    """Which kind of source an address is; Misconfigured where it is none."""
+    if text.startswith("webcam:"):
+        if not text.removeprefix("webcam:").isdecimal():
+            raise Misconfigured(f"'{text}': a webcam is 'webcam:' and its number, as in webcam:0")
+        return "webcam"
+    if text.startswith(STACK):
+        return "stack"
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else "file"
     if scheme not in SCHEMES:
         raise Misconfigured(f"'{redact(text)}': no such kind of source; there are {', '.join(sorted(SCHEMES))}")
-    return Address(fill(text, secrets), redact(text), scheme, options=_options(scheme))
+    return scheme
+
+
+def halves(uri: str) -> tuple[str, str]:
+    """TOP and BOTTOM of a pair. A plus may stand in a name, so the one that parts two paths that are there counts."""
+    text = uri.removeprefix(STACK)
+    cuts = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "+"]
+    there = [cut for cut in cuts if all(half and Path(half).exists() for half in cut)]
+    if len(there) == 1:
+        return there[0]
+    problem = "could be parted at more than one '+'" if there else "are no two files or folders that are there"
+    raise Misconfigured(f"'{uri}': TOP+BOTTOM {problem}")
 
 
 def fill(text: str, secrets: Mapping[str, str] | None = None) -> str:
@@ -59,11 +83,27 @@ def fill(text: str, secrets: Mapping[str, str] | None = None) -> str:
     known = os.environ if secrets is None else secrets
 
     def value(found: re.Match[str]) -> str:
-        if found[1] not in known:
-            raise Misconfigured(f"'{redact(text)}' needs the variable {found[1]}, which is not set here")
-        return known[found[1]]
+        name = found[1]
+        if name in known:
+            return known[name]
+        if f"{name}_FILE" in known:  # as Docker and Kubernetes hand out secrets
+            return _secret(name, Path(known[f"{name}_FILE"]))
+        raise Misconfigured(f"'{redact(text)}' needs the variable {name} (or {name}_FILE), which is not set here")
 
     return _VARIABLE.sub(value, text)
+
+
+def _secret(name: str, file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeError) as e:
+        told = e.strerror if isinstance(e, OSError) else "is no text"
+        raise Misconfigured(f"{name}_FILE, {file}: {told}") from None
+
+
+def literal(uri: str) -> bool:
+    """A password or key stands in it as it is, and not as `${NAME}`."""
+    return redact(uri) != uri
 
 
 def redact(text: str) -> str:
@@ -77,5 +117,10 @@ def _options(scheme: str) -> dict[str, str]:
         return {"rtsp_transport": "tcp", "timeout": "10000000"}  # over UDP pictures tear; µs
     if scheme in {"http", "https"}:
         # Redirects end, and an answer cannot make us read local files or other hosts' protocols.
-        return {"protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy,data", "max_redirects": "8"}
+        return {
+            "protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy,data",
+            "max_redirects": "8",
+            "reconnect": "1",  # a file that is cut off is read on from there
+            "reconnect_delay_max": "4",
+        }
     return {}

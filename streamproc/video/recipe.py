@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from streamproc.errors import Misconfigured
 from streamproc.messages import Grid
 from streamproc.video.choice import Every, Rate, Rule
 from streamproc.video.picture import Look
-from streamproc.video.probe import Probe
 from streamproc.video.windows import Sampling
 
 ROOT = "decode"
@@ -45,7 +44,14 @@ def sampling_of(said: Mapping[str, Any], grid: Grid) -> Sampling:
     )
 
 
-def grid_of(said: Mapping[str, Any], probe: Probe | None = None) -> Grid:
+class Rated(Protocol):
+    """Whoever has looked at a video: `probe`, or `glance`."""
+
+    @property
+    def rate(self) -> Fraction | None: ...
+
+
+def grid_of(said: Mapping[str, Any], probe: Rated | None = None) -> Grid:
     """Of a new stream. Only `every` needs the probe: its step is that of the frames, at the file's own rate."""
     rule = _rule(said)
     if isinstance(rule, Rate):
