@@ -155,11 +155,9 @@ async def act(kind: str, rng: random.Random, workers: Workers) -> None:
         case weather.DRAIN:
             await workers.drain(workers.pick(rng))
         case weather.JOIN:
-            workers.upset()
             if len(workers.running) > WORKERS:
                 await workers.drain(workers.pick(rng))
     if len(workers.running) < WORKERS + (kind == weather.JOIN):
-        workers.upset()
         await workers.start()
 
 
@@ -169,12 +167,12 @@ async def broker(
     """One of three replicated brokers dies; a single one is told to stop. It comes back."""
     assert cluster is not None
     i = rng.randrange(len(cluster.cluster.nodes))
-    workers.upset()
+    since = time.time()
     await asyncio.to_thread(cluster.kill if many else cluster.stop, i)
     await asyncio.sleep(rng.uniform(0, 3))
     await asyncio.to_thread(cluster.start, i)
     await asyncio.sleep(5 if many else 0)  # the promise holds while the in-sync replicas are whole between two deaths
-    workers.upset()
+    workers.harm(None, since, slack_s=2 * workers.session_s)  # whose session ended meanwhile hears it when it is back
 
 
 async def went_back(bus: Bus, progress: dict[tuple[str, str, int], int]) -> int:
@@ -232,9 +230,12 @@ async def run(asked: argparse.Namespace) -> int:
         "dead": found.dead,
         "went_back": found.went_back,
         "repeated": found.repeated,
-        "repeated_allowed": found.allowed,
+        "needless": found.needless,
+        "in_hand": found.in_hand,
+        "in_flight": found.in_flight,
         "repeated_landed": found.repeated_landed,
         "on_waking": found.on_waking,
+        **{name: workers.counts[name] for name in ("handed_over", "cut", "fenced")},
         "seconds": round(time.monotonic() - began, 1),
         "seed": seed,
         "ok": found.ok and not workers.failures,

@@ -8,16 +8,18 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import inf
 
 Key = tuple[str, int]
 """Stream and index."""
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     worker: int
     began: float
-    """Wall clock."""
+    """Wall clock, as all times here."""
+    answered: float = inf
 
 
 @dataclass
@@ -44,8 +46,9 @@ class Endpoint:
         try:
             while line := await reader.readline():
                 worker, stream, index = json.loads(line)
-                self.calls[stream, index].append(Call(worker, time.time()))
-                task = asyncio.create_task(self._answer(writer, stream, index))
+                call = Call(worker, time.time())
+                self.calls[stream, index].append(call)
+                task = asyncio.create_task(self._answer(writer, stream, index, call))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except ConnectionError:
@@ -53,8 +56,9 @@ class Endpoint:
         finally:
             writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter, stream: str, index: int) -> None:
+    async def _answer(self, writer: asyncio.StreamWriter, stream: str, index: int, call: Call) -> None:
         await asyncio.sleep(self.latency_s * self.rng.uniform(0.5, 1.5))
+        call.answered = time.time()
         if not writer.is_closing():
             writer.write(json.dumps([stream, index]).encode() + b"\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -10,12 +11,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.chaos.worker import UNREACHABLE
 
 KILL, STOP, DRAIN, JOIN, BROKER, DISK = "kill", "stop", "drain", "join", "broker", "disk"
+
+
+class Harm(NamedTuple):
+    """Who asked for something until then may have lost it, and what it had in hand is asked for again from then on."""
+
+    worker: int | None
+    """None: all of them, where it was their broker."""
+    since: float
+    until: float
+    """What was asked for before is the harmed one's."""
+
+
+SLACK_S = 0.5
+"""What a process has sent and the endpoint has not read so far, when it is killed or stopped."""
 
 
 @dataclass
@@ -27,38 +44,41 @@ class Workers:
     session_s: float
     running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     asleep: set[int] = field(default_factory=set)
-    upsets: list[float] = field(default_factory=list)
-    """When leases may have moved."""
+    harms: list[Harm] = field(default_factory=list)
+    """Everything that may cost a call. Joins, leaves and drains may not."""
     wakes: list[tuple[int, float]] = field(default_factory=list)
     """(worker, when) it was let go on after SIGSTOP."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What those who left in order have counted."""
     failures: list[str] = field(default_factory=list)
     _next: int = 0
 
     async def start(self) -> int:
         number, self._next = self._next, self._next + 1
         self.running[number] = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.chaos.worker", self.where, str(self.port), str(number), str(self.session_s)
+            *(sys.executable, "-m", "tests.chaos.worker", self.where, str(self.port), str(number), str(self.session_s)),
+            stdout=asyncio.subprocess.PIPE,
         )
         return number
 
     def pick(self, rng: random.Random) -> int:
         return rng.choice([n for n in self.running if n not in self.asleep] or list(self.running))
 
-    def upset(self) -> None:
-        self.upsets.append(time.time())
+    def harm(self, worker: int | None, since: float, *, slack_s: float = SLACK_S) -> None:
+        self.harms.append(Harm(worker, since, time.time() + slack_s))
 
     async def kill(self, number: int) -> None:
-        process = self.running.pop(number)
-        self.upset()
+        process, since = self.running.pop(number), time.time()
         process.kill()
         await process.wait()
+        self.harm(number, since)
         self.asleep.discard(number)
 
     async def stop(self, number: int) -> None:
         """SIGSTOP for longer than the session, then SIGCONT: it wakes as a zombie."""
         process = self.running[number]
         self.asleep.add(number)
-        self.upset()
+        self.harm(number, time.time())
         if process.returncode is None:
             os.kill(process.pid, signal.SIGSTOP)
         await asyncio.sleep(self.session_s * 2)
@@ -69,14 +89,16 @@ class Workers:
 
     async def drain(self, number: int, *, within_s: float = 60.0) -> None:
         process = self.running.pop(number)
-        self.upset()
         process.terminate()
         try:
             async with asyncio.timeout(within_s):
+                said, _ = await process.communicate()
                 code = await process.wait()
         except TimeoutError:
             process.kill()
             code = await process.wait()
+        else:
+            self.counts.update(json.loads(said or b"{}"))
         if code not in (0, UNREACHABLE, -signal.SIGTERM):  # the last: told before it was listening
             self.failures.append(f"worker {number} was drained and ended with {code}")
 

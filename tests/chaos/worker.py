@@ -1,8 +1,9 @@
-"""One process: both services, until SIGTERM drains it. `python -m tests.chaos.worker BUS PORT NUMBER SESSION_S`."""
+"""One process: both services, until SIGTERM drains it; then it says what it has counted. `python -m tests.chaos.worker BUS PORT NUMBER SESSION_S`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -35,6 +36,9 @@ async def main(where: str, port: int, number: int, session_s: float) -> None:
                     tasks.create_task(service.drain())
 
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
+        counts = [service.shared.counts for service in services]
+        said = {name: sum(getattr(c, name) for c in counts) for name in ("handed_over", "cut", "fenced")}
+        sys.stdout.write(json.dumps(said))
     finally:
         await bus.close()
         await caller.close()
