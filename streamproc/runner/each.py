@@ -141,6 +141,9 @@ class EachWay:
                 self._resting -= 1
             else:
                 given = queue.get_nowait()
+            # Without a slot, as other leases may be able to land.
+            while self.r.landings.stuck and not self._told_to_stop():  # noqa: ASYNC110  # of two conditions, one of them time
+                await asyncio.sleep(0.05)
             async with slots.one() as slot:
                 if self._told_to_stop():  # while it stood in line: the next owner finds the input where it is
                     continue

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LATE_S = 1.0
+"""A landing that takes longer is taken for one that may not come."""
+
 
 class Landings:
     """Of one lease."""
@@ -26,7 +29,16 @@ class Landings:
     def __init__(self, runner: Runner) -> None:
         self.r = runner
         self.under_way: Landing | None = None
+        self._began_s, self._failed = 0.0, False
         self._landed = asyncio.Event()
+
+    @property
+    def stuck(self) -> bool:
+        """The landing under way has failed so far, or takes long. What is answered now has nowhere to go, and is paid for
+        twice should we end before it lands: so no call is begun."""
+        if self.under_way is None:
+            return False
+        return self._failed or asyncio.get_running_loop().time() - self._began_s > LATE_S
 
     async def run(self) -> None:
         dirty = self.r.book.dirty
@@ -51,12 +63,13 @@ class Landings:
     async def _land(self, landing: Landing, size_bytes: int) -> None:
         r, loop = self.r, asyncio.get_running_loop()
         self.under_way = landing
-        began = loop.time()
+        self._began_s, self._failed = loop.time(), False
         await self._check_in(landing)
         while True:
             try:
                 await r.lease.land(landing)
             except UnseenEnd as e:
+                self._failed = True
                 r.counts.unseen_ends += 1
                 log.warning("%s[%d]: %s; looking whether it landed", r.service, r.lease.partition, e)
                 await self._renewed()
@@ -68,11 +81,12 @@ class Landings:
                         f"{landing.serial - 1} or {landing.serial} was expected: somebody else owns the lease"
                     ) from e
             except (DiskFull, Unreachable) as e:
+                self._failed = True
                 log.error("%s[%d]: %s. Nothing landed; trying again", r.service, r.lease.partition, e)  # noqa: TRY400  # the cause says it all
                 await r.pause()
             else:
                 break
-        self._account(landing, size_bytes, loop.time() - began)
+        self._account(landing, size_bytes, loop.time() - self._began_s)
 
     async def _check_in(self, landing: Landing) -> None:
         """Payloads too large for their topic go to the store first: a claim never lands before what it stands for."""

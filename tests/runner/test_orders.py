@@ -12,6 +12,8 @@ from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Detection, Event, Life, Record, Source, Window
 from streamproc.runner import Bounds
 from streamproc.stage import Each, Fold, Look, Row
+from streamproc.topics import partition_of
+from tests.bus.memory import MemoryBus
 from tests.runner.rig import Rig, told
 from tests.runner.test_fold import detections, rows
 
@@ -121,3 +123,100 @@ async def test_a_newer_revision_begins_a_run_again_that_was_over() -> None:
         rig.source("m", "decode", count=3, revision=1, from_index=4)
         await rig.until(lambda: len(stage.began) == 2)
     assert len(rig.records("windows")) == 4, "it goes on from its cursor: there was nothing left"
+
+
+class Asked(Each):
+    """A second a call, and a list of what was asked for."""
+
+    reads, writes = ("windows",), ("detections",)
+
+    def __init__(self, *, seconds: float = 1.0) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.seconds = seconds
+
+    async def handle(self, record: Window, look: Look) -> Detection:
+        self.asked.append((record.stream, record.index))
+        await asyncio.sleep(self.seconds)
+        return Detection.of(record, events=())
+
+
+@told
+async def test_while_nothing_can_land_no_call_is_begun() -> None:
+    """What is answered meanwhile would be asked for again, should the process end."""
+    rig = Rig.of(partitions=1)
+    rig.windows(rig.source("m", "detect.a", count=500), *range(100))
+    async with rig.running("detect.a", stage := Asked(), bounds=Bounds(calls=8, batch=100)):
+        await rig.until(lambda: len(rig.said("detections")) >= 8)
+        rig.log.disk_full = True
+        await asyncio.sleep(3)
+        begun = len(stage.asked)
+        assert begun - len(rig.said("detections")) <= 2 * 8, (
+            "those under way, and those begun until one had failed to land"
+        )
+        await asyncio.sleep(60)
+        assert len(stage.asked) == begun
+        rig.log.disk_full = False
+        await rig.until(lambda: len(rig.said("detections")) == 100)
+    assert len(stage.asked) == 100
+
+
+def spread_out(rig: Rig, streams: int, windows: int) -> None:
+    """Work for both partitions."""
+    for i in range(streams):
+        rig.windows(rig.source(f"m{i}", "detect.a", count=500), *range(windows))
+
+
+@told
+async def test_a_join_and_a_leave_repeat_no_call_and_the_other_partition_works_on() -> None:
+    rig = Rig.of()
+    spread_out(rig, 8, 20)
+    first, second = Asked(), Asked()
+    async with rig.running("detect.a", first, bounds=Bounds(calls=8, batch=100)) as one:
+        await rig.until(lambda: len(one.runners) == 2 and len(first.asked) >= 16)
+        kept = dict(one.runners)
+        async with rig.running("detect.a", second, bounds=Bounds(calls=8, batch=100)) as other:
+            await rig.until(lambda: bool(second.asked), within_s=5)
+            assert len(one.runners) == len(other.runners) == 1
+            assert next(iter(one.runners.items())) in kept.items(), "what stays is not touched"
+            assert (one.shared.counts.handed_over, one.shared.counts.cut, one.shared.counts.fenced) == (1, 0, 0)
+            await rig.until(lambda: len(second.asked) > 16)
+        await rig.until(lambda: len(rig.said("detections")) == 160)
+    asked = first.asked + second.asked
+    assert len(asked) == len(set(asked)) == 160
+
+
+@told
+async def test_calls_that_take_longer_than_a_hand_over_may_are_cut_and_made_again_by_the_next_owner() -> None:
+    rig = Rig.of()
+    spread_out(rig, 8, 1)
+    first, second = Asked(seconds=1e6), Asked()
+    task = asyncio.create_task(
+        (one := rig.service("detect.a", first, bounds=Bounds(calls=16, hand_over_s=5.0, drain_s=5.0))).run()
+    )
+    await rig.until(lambda: len(first.asked) == 8)
+    async with rig.running("detect.a", second) as other:
+        await asyncio.sleep(4)
+        assert not other.runners
+        await rig.until(lambda: bool(second.asked), within_s=3)
+        assert (one.shared.counts.handed_over, one.shared.counts.cut, one.shared.counts.fenced) == (1, 1, 0)
+        (mine,) = other.runners
+        assert {partition_of(stream, 2) for stream, _ in second.asked} == {mine}
+        await one.drain()
+        await task
+        await rig.until(lambda: len(rig.said("detections")) == 8)
+
+
+@told
+async def test_what_was_handed_over_to_one_who_dies_comes_back_without_a_call_repeated() -> None:
+    rig = Rig.of()
+    spread_out(rig, 8, 20)
+    first, bus = Asked(), MemoryBus(rig.log)
+    async with rig.running("detect.a", first, bounds=Bounds(calls=8, batch=100)) as one:
+        await rig.until(lambda: len(first.asked) >= 16)
+        joiner = asyncio.create_task(rig.service("detect.a", Asked(), bus=bus).run())
+        await rig.until(lambda: any(runner.draining.is_set() for runner in one.runners.values()))
+        rig.log.kill(bus)
+        joiner.cancel()
+        await asyncio.wait([joiner])
+        await rig.until(lambda: len(rig.said("detections")) == 160)
+    assert len(first.asked) == len(set(first.asked)) == 160
