@@ -288,6 +288,20 @@ async def test_what_was_said_first_stays_when_a_hole_is_asked_for_again() -> Non
 
 
 @told
+async def test_a_round_without_fields_of_its_own_answers_for_all_before_it() -> None:
+    story = Story.of()
+    story.clip(rounds=[*ROUNDS[:2], {"name": "reconcile", "prompt": "Put it together:\n{said}\n{fields}"}])
+    story.incident()
+    models = by_round(together=[FACTS | TEXTS | {"vehicles": 3}])
+    (found,) = await story.told(models)
+    assert found.fields == FACTS | TEXTS | {"vehicles": 3}
+    wanted = models.calls[2].prompt.schema
+    assert wanted is not None
+    assert wanted["required"] == [*FACTS, *TEXTS]
+    assert "before: text" in models.calls[2].prompt.question
+
+
+@told
 async def test_a_server_that_refuses_the_penalty_leaves_what_was_said() -> None:
     story = Story.of()
     story.clip()
@@ -446,7 +460,7 @@ async def test_an_incident_at_the_edge_is_shown_with_what_there_is() -> None:
     [
         ({"rounds": [ROUNDS[0] | {"prompt": "{evnt}"}]}, "round 'facts': no variable '.evnt.'; did you mean 'event'"),
         ({"rounds": []}, "at least 1 item"),
-        ({"rounds": [ROUNDS[0] | {"fields": {}}]}, "at least 1 item"),
+        ({"rounds": [ROUNDS[0] | {"fields": {}}]}, "round 'facts': it has no fields, and there is no round before it"),
         ({"rounds": [ROUNDS[0] | {"fields": {"a": {"typ": "string"}}}]}, "did you mean 'type'"),
         ({"context": "{said}"}, "it stands before every round"),
         ({"penalty_most": 3}, "less than or equal to 2"),

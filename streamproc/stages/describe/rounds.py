@@ -34,8 +34,8 @@ class Round(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(description="What the question is about.")
     prompt: Text = Field(description="The question.")
     fields: Fields = Field(
-        min_length=1,
-        description="Name → JSON schema. Choices are voted on, numbers have their median, texts come from the best sample.",
+        {},
+        description="Name → JSON schema. Choices are voted on, numbers have their median, texts come from the best sample. None: those of all rounds before.",
     )
 
 
@@ -53,6 +53,11 @@ class Case:
     max_tokens: int
     params: Mapping[str, float]
     penalty_most: float
+
+    def form(self, number: int) -> Mapping[str, Any]:
+        """The fields that a round asks for."""
+        now, *before = reversed(self.rounds[: number + 1])
+        return now.fields or {name: wanted for one in reversed(before) for name, wanted in one.fields.items()}
 
 
 class SoFar(Struct, frozen=True, omit_defaults=True):
@@ -96,8 +101,7 @@ def next_call(case: Case, so_far: SoFar) -> Call | None:
 
 def heard(case: Case, so_far: SoFar, answer: Answer) -> SoFar:
     """What is known behind the answer to `next_call`."""
-    now, asked = case.rounds[so_far.round], _prompt(case, so_far)
-    form = schema(now.fields)
+    asked, form = _prompt(case, so_far), schema(case.form(so_far.round))
     read = [
         fields(s.text, form, prompt=asked.question, cut=s.finish == "length")
         for s in answer.reply.samples
@@ -124,7 +128,7 @@ def heard(case: Case, so_far: SoFar, answer: Answer) -> SoFar:
         ),
         attempts=so_far.attempts + answer.attempts,
     )
-    holes = now.fields.keys() - found.keys()
+    holes = form["properties"].keys() - found.keys()
     if holes and _penalty(case, so_far.again + 1) <= case.penalty_most:
         return replace(so_far, again=so_far.again + 1)
     return left(so_far)
@@ -142,11 +146,11 @@ def _penalty(case: Case, again: int) -> float:
 
 def _prompt(case: Case, so_far: SoFar) -> Prompt:
     """The same beginning and the same pictures in every round, so that a server keeps what it made of them."""
-    now = case.rounds[so_far.round]
+    form = case.form(so_far.round)
     said = "\n".join(f"{name}: {_shown(value)}" for name, value in so_far.fields.items())
-    values = {**case.values, "said": said or "nothing", "fields": explained(now.fields)}
-    question = filled(now.prompt, values)
-    return Prompt(question, system=case.system, context=case.context, pictures=case.pictures, schema=schema(now.fields))
+    values = {**case.values, "said": said or "nothing", "fields": explained(form)}
+    question = filled(case.rounds[so_far.round].prompt, values)
+    return Prompt(question, system=case.system, context=case.context, pictures=case.pictures, schema=schema(form))
 
 
 def _shown(value: Any) -> str:

@@ -81,6 +81,8 @@ class Options(Informed):
         for variable in variables(self.context):
             if variable in ("said", "fields"):
                 raise ValueError(f"context: it stands before every round, and knows no '{{{variable}}}' of any")
+        if not self.rounds[0].fields:
+            raise ValueError(f"round '{self.rounds[0].name}': it has no fields, and there is no round before it")
         for one in self.rounds:
             for variable in variables(one.prompt):
                 if variable not in self.VARIABLES:
