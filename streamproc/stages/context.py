@@ -139,10 +139,10 @@ class Contextualiser(Fold):
         return [await self._asked(opening, row, options, source)], _closed(opening)
 
     def _see(self, opening: Opening, row: Row, options: Options) -> None:
-        opening.windows += bool(opening.pictures)
         for record in row.of.values():
             if isinstance(record, Window) and not opening.closed:
                 opening.take(record, options)
+        opening.windows += bool(opening.pictures)
 
     async def _asked(self, opening: Opening, row: Row, options: Options, source: Source) -> Context:
         if not opening.pictures:
