@@ -20,6 +20,7 @@ from streamproc.messages import Source, Window
 from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.jobs import SLICE_S, DecodeAll, DecodeSlice, Extent, Slice, Survey, Surveyed
+from streamproc.video.stack import DecodeStack
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import UNREADABLE, Cut, Picture, ended, gap, windows
 from streamproc.video.workers import Lost, Workers
@@ -45,6 +46,12 @@ async def decode(
 ) -> AsyncGenerator[Step]:
     """All windows of a file from the cursor on, then `ended`. Raises Rejected where nothing of the file can be read."""
     begin, limits = cut.first if cursor is None else cursor, limits or Limits()
+    if address.under:
+        steps = _in_one_go(workers, source, DecodeStack(address, limits, cut, begin), None)
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+        return
     try:
         surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s))
     except Lost as e:
@@ -79,7 +86,9 @@ async def _slice_by_slice(
     yield _end(source, address, cut, extent)
 
 
-async def _in_one_go(workers: Workers, source: Source, job: DecodeAll, extent: Extent | None) -> AsyncGenerator[Step]:
+async def _in_one_go(
+    workers: Workers, source: Source, job: DecodeAll | DecodeStack, extent: Extent | None
+) -> AsyncGenerator[Step]:
     """One worker decodes everything; windows leave when a sample behind their end has come: so none is cut short by
     an end of the file that nobody has seen yet, wherever this run began."""
     cut, begin, failures = job.cut, job.begin, 0

@@ -23,6 +23,11 @@ from streamproc.errors import Misconfigured
 UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED. ffmpeg reads such pictures as ITU-R 601, which is also what a JPEG is, so they pass as they are."""
 
+LARGEST = 65500
+"""Pixels of a JPEG's longer side."""
+STRANGE = 16
+"""A pixel so many times as wide as high, or as high as wide, is a damaged header's, and taken for square."""
+
 Plane = NDArray[np.uint8]
 
 
@@ -35,8 +40,8 @@ class Look:
     quality: int = 90
 
     def __post_init__(self) -> None:
-        if self.longest is not None and not 16 <= self.longest <= 65500:
-            raise Misconfigured(f"longest side {self.longest}: 16 to 65500 pixels can be asked for")
+        if self.longest is not None and not 16 <= self.longest <= LARGEST:
+            raise Misconfigured(f"longest side {self.longest}: 16 to {LARGEST} pixels can be asked for")
         if not 1 <= self.quality <= 100:
             raise Misconfigured(f"JPEG quality {self.quality}: 1 to 100 can be asked for")
 
@@ -57,7 +62,11 @@ class Painter:
         self._turn: Turn | None = None
 
     def jpeg(self, frame: VideoFrame) -> Jpeg:
-        width, height = shown_size(frame.width, frame.height, self._aspect, self._look.longest)
+        size = shown_size(frame.width, frame.height, self._aspect, self._look.longest)
+        return encoded(self.planes(frame, *size), self._look.quality)
+
+    def planes(self, frame: VideoFrame, width: int, height: int) -> tuple[Plane, Plane, Plane]:
+        """As a JPEG has them: scaled to this size, then turned upright."""
         scaled = self._scaler.reformat(
             frame,
             width=width,
@@ -69,17 +78,26 @@ class Painter:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
+        turn = self.turn(frame)
+        y, u, v = (turn.apply(_plane(p)) for p in scaled.planes[:3])
+        return y, u, v
+
+    def turn(self, frame: VideoFrame) -> Turn:
         if self._turn is None or self._turn.degrees != frame.rotation:
             self._turn = Turn.of(frame)
-        y, u, v = (self._turn.apply(_plane(p)) for p in scaled.planes[:3])
-        data = simplejpeg.encode_jpeg_yuv_planes(_even(y), u, v, quality=self._look.quality)
-        return Jpeg(data, y.shape[1], y.shape[0])
+        return self._turn
+
+
+def encoded(planes: tuple[Plane, Plane, Plane], quality: int) -> Jpeg:
+    y, u, v = planes
+    data = simplejpeg.encode_jpeg_yuv_planes(_even(y), u, v, quality=quality)
+    return Jpeg(data, y.shape[1], y.shape[0])
 
 
 def shown_size(width: int, height: int, aspect: Fraction, longest: int | None) -> tuple[int, int]:
     """With square pixels, and no side longer than asked; nothing is made larger than it is, but for its pixels' shape."""
-    wide = width * aspect if aspect > 0 else Fraction(width)
-    scale = min(Fraction(1), longest / max(wide, Fraction(height))) if longest else Fraction(1)
+    wide = width * aspect if Fraction(1, STRANGE) <= aspect <= STRANGE else Fraction(width)
+    scale = min(Fraction(1), (longest or LARGEST) / max(wide, Fraction(height)))
     return max(1, round(wide * scale)), max(1, round(height * scale))
 
 
@@ -103,6 +121,18 @@ class Turn:
         swap = abs(b) + abs(c) > abs(a) + abs(d)
         across, down = (c, b) if swap else (a, d)
         return cls(frame.rotation, swap, across < 0, down < 0)
+
+    @property
+    def mirrored(self) -> bool:
+        """A transposition, too, is a mirror."""
+        return self.swap ^ self.mirror ^ self.flip
+
+    @property
+    def clockwise(self) -> int:
+        """Degrees that the picture is turned, after it has been mirrored where it is."""
+        if self.swap:
+            return 90 if self.mirror else 270
+        return 180 if self.flip else 0
 
     def apply(self, plane: Plane) -> Plane:
         plane = plane.T if self.swap else plane
