@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from streamproc.models.observer import Observer, Settings, running
 from streamproc.models.observer.answers import Facts, Impossible, by_schema, labels_in
 from streamproc.models.observer.pictures import compare, measure
-from streamproc.models.observer.tables import rows_in
+from streamproc.models.observer.tables import rows_in, telling
 
 
 def jpeg(
@@ -258,6 +258,36 @@ async def test_a_number_of_a_list_stands_for_nothing_where_nothing_is_measured(c
     still = await client.text(asked("?", jpeg(), jpeg(), response_format=form))
     moved = await client.text(asked("?", jpeg(), jpeg(patch=RED), response_format=form))
     assert (orjson.loads(still), orjson.loads(moved)) == ({"incident": -1}, {"incident": 1})
+
+
+@pytest.mark.parametrize(
+    ("rows", "frame"),
+    [
+        ([(-1, "red 0%"), (-1, "red 0%"), (1, "red 1%"), (0, "red 9%")], 21),
+        ([(-1, "red 0%"), (-1, "red 1%"), (-1, "red 9%"), (-1, "red 9%")], 21),
+        ([(-1, "red 8%"), (-1, "red 8%, blue 1%"), (-1, "red 8%, blue 1%"), (-1, "red 8%")], 11),
+        ([(-1, "nothing")] * 4, 1),
+    ],
+    ids=["an incident", "the largest change", "the first of several", "nothing"],
+)
+def test_the_line_that_tells_most_is_an_incident_else_where_most_changes(rows: list[Any], frame: int) -> None:
+    table = [{"frame": 1 + 10 * i, "incident": sign, "scene": said} for i, (sign, said) in enumerate(rows)]
+    assert telling(table, None)["frame"] == frame
+    assert telling([], None) == {}
+
+
+async def test_a_picture_that_is_called_by_its_frame_is_answered_by_it(client: Client) -> None:
+    schema = {"type": "object", "properties": {"start_frame": {"type": "integer", "minimum": 1}}}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    pictures = shown(jpeg(), jpeg(), jpeg(patch=RED), jpeg(patch=RED))
+    named = [
+        part
+        for n, p in zip((91, 101, 111, 121), pictures, strict=True)
+        for part in ({"type": "text", "text": f"Frame {n}:"}, p)
+    ]
+    content = [*named, {"type": "text", "text": "Where does it begin?"}]
+    body = {"model": "observer", "messages": [{"role": "user", "content": content}], "response_format": form}
+    assert orjson.loads(await client.text(body)) == {"start_frame": 111}
 
 
 def test_tables_are_not_found_where_there_are_none() -> None:

@@ -86,6 +86,8 @@ class Facts:
     seen: Seen
     times_s: Sequence[float] = ()
     """Of the pictures, where the labels before them said so."""
+    numbers: Sequence[int] = ()
+    """Of the pictures, where they were called by frame."""
     rows: Sequence[Row] = ()
     noise: random.Random | None = None
     only: tuple[str, float, int] | None = None
@@ -118,6 +120,9 @@ class Facts:
 
     def time_s(self, frame: int) -> float:
         return self.times_s[frame] if frame < len(self.times_s) else float(frame)
+
+    def number(self, frame: int) -> int:
+        return self.numbers[frame] if frame < len(self.numbers) else frame + 1
 
     @cached_property
     def liveliest(self) -> int:
@@ -349,7 +354,7 @@ class _Form:
         for words, value in (
             (("confid", "probab", "score", "likeli"), facts.strength),
             (("time", "second", "when"), facts.time_s(facts.liveliest)),
-            (("frame", "start", "index"), float(facts.row.get("frame") or facts.liveliest + 1)),
+            (("frame", "start", "index"), float(facts.row.get("frame") or facts.number(facts.liveliest))),
             (("sever", "risk", "hazard"), facts.strength * (most if most is not None else 1)),
             (("incident",), float(facts.strength > 0)),
             (("count", "number", "num", "how_many"), float(max(facts.seen.blobs, default=0))),

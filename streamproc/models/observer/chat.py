@@ -57,6 +57,7 @@ class _Read:
     texts: list[str] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
     """Digest of all up to each part, with the tokens so far: what a prefix cache goes by."""
     tokens: list[int] = field(default_factory=list)
@@ -86,6 +87,8 @@ class Observer:
                     read.texts.append(text)
                     if timed := re.match(r"\D{0,12}(\d+(?:\.\d+)?) ?s\b", text):
                         read.times_s.append(float(timed[1]))
+                    if numbered := re.match(r"Frame (\d{1,9}):", text):
+                        read.numbers.append(int(numbered[1]))
                     mark, tokens = text.encode(), tokens + len(text.encode()) // 4 + 1
                 else:
                     items += 1
@@ -190,7 +193,8 @@ class Observer:
         if float(body.get("temperature") or 0) > 0 and (index or body.get("seed") is not None):
             noise = random.Random(f"{body.get('seed')}/{index}/{read.prefixes[-1:]}")
         times = read.times_s if len(read.times_s) == len(read.pictures) else ()
-        facts = Facts(text, compare(read.pictures), times, rows_in(text), noise)
+        numbers = read.numbers if len(read.numbers) == len(read.pictures) else ()
+        facts = Facts(text, compare(read.pictures), times, numbers, rows_in(text), noise)
         structured, form = body.get("structured_outputs") or {}, body.get("response_format") or {}
         try:
             if structured.get("choice") and "choice" in self.settings.honours:

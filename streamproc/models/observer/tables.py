@@ -67,20 +67,34 @@ def _value(cell: str) -> Any:
 
 
 def telling(rows: Sequence[Row], noise: random.Random | None) -> Row:
-    """The first of those where most happens: an incident, then severity, then the motion that a caption speaks of."""
+    """The first of those where most happens: an incident, then severity, then the motion that a caption speaks of, and what
+    it measured otherwise than the caption before."""
     if not rows:
         return {}
+    weights = [_weight(row) + _jump(before, row) for before, row in zip([rows[0], *rows], rows, strict=False)]
+    noisy = [w * (1 + (noise.uniform(-0.15, 0.15) if noise else 0)) for w in weights]
+    return rows[noisy.index(max(noisy))]
 
-    def weight(row: Row) -> float:
-        weight = 0.0
-        for name, value in row.items():
-            if isinstance(value, str) and (said := re.search(r"motion (\d+) ?%", value)):
-                weight += float(said[1]) / 100
-            elif isinstance(value, int | float) and re.search(r"incident|sever|hazard|risk|motion|score", name, re.I):
-                weight += 10 * float(value) if "incident" in name.lower() else float(value)
-        return weight * (1 + (noise.uniform(-0.15, 0.15) if noise else 0))
 
-    return max(rows, key=weight)
+def _weight(row: Row) -> float:
+    weight = 0.0
+    for name, value in row.items():
+        if isinstance(value, str) and (said := re.search(r"motion (\d+) ?%", value)):
+            weight += float(said[1]) / 100
+        elif isinstance(value, int | float) and re.search(r"incident|sever|hazard|risk|motion|score", name, re.I):
+            weight += max(0.0, float(value)) * (10 if "incident" in name.lower() else 1)
+    return weight
+
+
+def _jump(before: Row, row: Row) -> float:
+    """By how much shares changed from one row to the next: all that captions of single pictures tell of a motion."""
+    one, other = _shares(before), _shares(row)
+    return sum(abs(one.get(name, 0) - other.get(name, 0)) for name in one.keys() | other.keys()) / 100
+
+
+def _shares(row: Row) -> dict[str, int]:
+    texts = (value for value in row.values() if isinstance(value, str))
+    return {name: int(share) for text in texts for name, share in re.findall(r"([a-z]+) (\d{1,3})%", text)}
 
 
 __all__ = ["Row", "rows_in", "telling"]
