@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,9 @@ ATTACHED = Disposition.attached_pic
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 FOR_THE_MOMENT = OUT_OF_FILES | {errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT}
 """What the file system says of the machine rather than of the file."""
+
+PULSE: ContextVar[Callable[[], None] | None] = ContextVar("pulse", default=None)
+"""Told of each packet that is read, where a process wants to show that it lives."""
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # decoders talk about every damaged byte; we report what follows
 
@@ -53,6 +57,8 @@ class Opened:
     limits: Limits
     damage: str | None = None
     """Why reading ended before the end, where it did; what came before holds."""
+    fresh: bool = True
+    """Nothing has been read of it, so it stands at its beginning."""
 
     @property
     def time_base(self) -> Fraction:
@@ -60,11 +66,19 @@ class Opened:
         return self.stream.time_base
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """Packets of the stream from its beginning, empty ones left out, and those that can never be shown."""
+        """Packets of the stream from its beginning, empty ones left out, and those that can never be shown.
+
+        Where some have been read already the file is opened anew, and its decoder with it.
+        """
+        if not self.fresh:
+            self._rewind()
+        return self._showable()
+
+    def _showable(self) -> Iterator[Packet[VideoStream]]:
         reader = self.reader
         orphan = reader.orphan if reader else never
         entries = 0
-        for packet in self.packets_on():
+        for packet in self._within_limits():
             if orphan is not never and entries < 2 and reader:
                 data = bytes(packet)
                 entries += reader.entry(data)
@@ -72,10 +86,30 @@ class Opened:
                     continue
             yield packet
 
+    def _within_limits(self) -> Iterator[Packet[VideoStream]]:
+        """What a file is no one knows beforehand: its header may say nothing, or too little."""
+        read_bytes, zero, reach = 0, None, Fraction(self.limits.duration_s) / self.time_base
+        for packet in self.packets_on():
+            read_bytes += packet.size
+            if read_bytes > self.limits.size_bytes:
+                raise Rejected(f"{self.address.shown}: more than the {self.limits.size_bytes} bytes of video.max_bytes")
+            if packet.pts is not None:
+                zero = packet.pts if zero is None else zero
+                if abs(packet.pts - zero) > reach:  # a damaged timestamp, most likely; what comes after it may be sound
+                    where = f"{float((packet.pts - zero) * self.time_base):.0f} s from the first"
+                    self.damage = (
+                        self.damage or f"a packet {where}, where video.max_duration_s allows less, is left out"
+                    )
+                    continue
+            yield packet
+
     def packets_on(self) -> Iterator[Packet[VideoStream]]:
         """Packets of the stream from where the container stands."""
+        self.fresh, pulse = False, PULSE.get()
         try:
             for packet in self.container.demux(self.stream):
+                if pulse:
+                    pulse()
                 if packet.size:
                     yield packet
         except av.FFmpegError as e:
@@ -111,20 +145,20 @@ class Opened:
 
     def seek(self, timestamp: int) -> bool:
         """To a place from which a packet at `timestamp` can be read on to, as far as the container knows one."""
+        self.fresh = False
         try:
             self.container.seek(timestamp, stream=self.stream, backward=True)
         except av.FFmpegError:
             return False
         return True
 
-    def rewind(self) -> bool:
-        """To the first packet; False for what can be read only once."""
+    def _rewind(self) -> None:
         if not self.address.is_file and self.address.scheme not in {"http", "https"}:
-            return False
+            raise Rejected(f"{self.address.shown}: can be read only once, and its packets do not tell what they show")
         self.container.close()
         self.container = _open(self.address, self.limits)
         self.stream = _stream(self.address.shown, self.container, self.limits)
-        return True
+        self.fresh = True
 
 
 @contextmanager

@@ -31,10 +31,11 @@ class Surprise(Exception):
 
 def decode_all(video: Opened) -> Iterator[tuple[int, VideoFrame]]:
     """Every frame that is shown, as ffmpeg shows them: damaged packets are passed over, damaged pictures are shown."""
+    packets = video.packets()  # first: it may open the file anew
     clock, context, timeless = Clock(), video.stream.codec_context, video.timeless
     last: int | None = None
     step = video.tick
-    for packet in _then_none(video.packets()):
+    for packet in _then_none(packets):
         try:
             frames = context.decode(packet)
         except av.FFmpegError as e:
@@ -55,12 +56,13 @@ def decode_all(video: Opened) -> Iterator[tuple[int, VideoFrame]]:
 
 def settle(video: Opened, table: Table) -> None:
     """Decode the packets in doubt, from the file's beginning, and note which of them are shown."""
-    context, until = video.stream.codec_context, table.doubt
-    if not until:
+    if not (until := table.doubt):
         return
+    packets = video.packets()
+    context = video.stream.codec_context
     expected = {table.pts[i] for i in range(until) if i not in table.hidden}
     came = set[int]()
-    for frame in _frames(context, islice(video.packets(), until)):
+    for frame in _frames(context, islice(packets, until)):
         if frame.pts not in expected:
             raise Surprise(f"a frame at {frame.pts} that no packet told of")
         came.add(frame.pts)
@@ -77,16 +79,17 @@ def decode(video: Opened, stretches: Iterable[Stretch]) -> Iterator[tuple[int, V
     place = _Place(video)
     for stretch in stretches:
         place.go(stretch)
-        context = video.stream.codec_context  # the place may have opened the file anew
-        sent = set[int]()
+        context = video.stream.codec_context  # going there may have opened the file anew
+        sent, missing = set[int](), set(stretch.wanted)
         for frame in _frames(context, _needed(place, stretch, spare, sent)):
             if frame.pts not in sent or (frame.is_corrupt and not stretch.broken):
                 raise Surprise(f"a frame at {frame.pts} is damaged, or no packet told of it")
             sent.remove(frame.pts)
-            if frame.pts in stretch.wanted:
+            if frame.pts in missing:
+                missing.remove(frame.pts)
                 yield frame.pts, frame
-        if sent:
-            raise Surprise(f"no frame came for {min(sent)}")
+        if sent or missing:
+            raise Surprise(f"no frame came for {min(sent | missing)}")
         context.flush_buffers()  # without it pictures of this stretch would stand in for missing ones of the next
 
 
@@ -113,9 +116,9 @@ class _Place:
 
     def __init__(self, video: Opened) -> None:
         self._video = video
-        self._packets = video.packets()
+        self._packets: Iterator[Packet[VideoStream]] = video.packets() if video.fresh else iter(())
         self._held: Packet[VideoStream] | None = None
-        self._next: int | None = 0
+        self._next: int | None = 0 if video.fresh else None
         self._pos = 0
 
     def packet(self) -> Packet[VideoStream]:
@@ -163,8 +166,6 @@ class _Place:
         return False if self._held.is_keyframe and (self._held.pts or 0) > mark.pts else None
 
     def _again(self) -> None:
-        if not self._video.rewind():
-            raise Surprise("the file cannot be read a second time")
         self._packets, self._held, self._next, self._pos = self._video.packets(), None, 0, 0
 
 

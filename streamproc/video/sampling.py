@@ -44,16 +44,12 @@ ALL = Span()
 
 
 def index(video: Opened) -> Table:
-    """The table of a file just opened, with what only decoding could tell; the file stands at its beginning again."""
+    """The table of a file, with what only decoding could tell."""
     table = scan(video)
-    video.rewind()
     try:
-        if table.doubt:
-            settle(video, table)
-            video.rewind()
+        settle(video, table)
     except Surprise as e:
         table.regular, table.why = False, str(e)
-        video.rewind()
     if not table.regular:
         log.info("%s: decoded from beginning to end: %s", video.address.shown, table.why)
     return table
@@ -89,7 +85,6 @@ def planned(
             yield by_pts[pts], frame
     except Surprise as e:
         log.warning("%s: decoded from beginning to end: %s", video.address.shown, e)
-        video.rewind()
         for chosen, frame in sequential(video, rule):
             if chosen.k > found[-1].k:
                 return
