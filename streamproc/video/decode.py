@@ -53,7 +53,7 @@ async def decode(
                 yield step
         return
     try:
-        surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s))
+        surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s, workers.size))
     except Lost as e:
         raise Rejected(f"{address.shown}: {e}, {ATTEMPTS} times") from e
     if surveyed.at_once or surveyed.extent is None:

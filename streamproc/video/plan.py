@@ -42,19 +42,19 @@ def plan(table: Table, wanted: Iterable[int]) -> Iterator[Stretch]:
     first = last = -1
     kept: list[int] = []
     for packet in sorted(wanted):
-        begin = _begin(table, packet)
-        if kept and begin <= last:  # within what is decoded anyway
-            first, last = min(first, begin), packet
+        entry = begin(table, packet)
+        if kept and entry <= last:  # within what is decoded anyway
+            first, last = min(first, entry), packet
             kept.append(packet)
             continue
         if kept:
             yield _stretch(table, first, last, kept)
-        first, last, kept = begin, packet, [packet]
+        first, last, kept = entry, packet, [packet]
     if kept:
         yield _stretch(table, first, last, kept)
 
 
-def _begin(table: Table, packet: int) -> int:
+def begin(table: Table, packet: int) -> int:
     """The entry from which this packet's picture comes out right."""
     segment = table.segment(packet)
     if not table.leads(packet):
