@@ -11,14 +11,18 @@ import pickle
 import resource
 import signal
 import sys
+import time
 from contextlib import suppress
 from typing import BinaryIO
 
 from streamproc.errors import StreamprocError
+from streamproc.video.container import PULSE
 from streamproc.video.jobs import Job
 
 HEAD = 8
 """Bytes before each message: its length."""
+BEAT_S = 1.0
+"""While packets are read, something is said so often: a long file is no hang."""
 
 
 def main() -> None:
@@ -28,22 +32,35 @@ def main() -> None:
     memory = int(sys.argv[1])
     with suppress(ValueError, OSError):  # a limit that is already lower stays
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    voice = _Voice(answers)
+    PULSE.set(voice.beat)
     while head := jobs.read(HEAD):
         job: Job = pickle.loads(jobs.read(int.from_bytes(head, "big")))
         try:
             for part in job.run():
-                _say(answers, ("part", part))
+                voice.say("part", part)
         except StreamprocError as e:
-            _say(answers, ("error", (type(e).__name__, str(e))))
+            voice.say("error", (type(e).__name__, str(e)))
         else:
-            _say(answers, ("end", None))
+            voice.say("end", None)
 
 
-def _say(answers: BinaryIO, message: tuple[str, object]) -> None:
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    answers.write(len(data).to_bytes(HEAD, "big"))
-    answers.write(data)
-    answers.flush()
+class _Voice:
+    """What whoever asked hears of us."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers, self._said = answers, time.monotonic()
+
+    def say(self, kind: str, what: object) -> None:
+        data = pickle.dumps((kind, what), protocol=pickle.HIGHEST_PROTOCOL)
+        self._answers.write(len(data).to_bytes(HEAD, "big"))
+        self._answers.write(data)
+        self._answers.flush()
+        self._said = time.monotonic()
+
+    def beat(self) -> None:
+        if time.monotonic() - self._said > BEAT_S:
+            self.say("beat", None)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A worker that crashed or hung is replaced; the job that it had fails with `Lost`
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import sys
 from collections.abc import AsyncGenerator
@@ -20,6 +21,8 @@ from streamproc.video.worker import HEAD
 
 MEMORY = 4 * 2**30
 """Address space of one worker; a picture of 8K takes a fiftieth."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""numpy starts threads for what no worker does, and their stacks count as memory."""
 
 
 class Lost(Retryable):
@@ -82,6 +85,7 @@ class Workers:
             str(self._memory),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=os.environ | ONE_THREAD,
         )
         self._all.add(worker)
         return worker
@@ -93,10 +97,13 @@ class Workers:
 
     async def _receive(self, worker: asyncio.subprocess.Process) -> tuple[str, Any]:
         assert worker.stdout
+        kind, what = "beat", None
         try:
-            async with asyncio.timeout(self._silence_s):
-                size = int.from_bytes(await worker.stdout.readexactly(HEAD), "big")
-                return pickle.loads(await worker.stdout.readexactly(size))  # type: ignore[no-any-return]  # our own child's
+            while kind == "beat":
+                async with asyncio.timeout(self._silence_s):
+                    size = int.from_bytes(await worker.stdout.readexactly(HEAD), "big")
+                    kind, what = pickle.loads(await worker.stdout.readexactly(size))  # our own child's
+            return kind, what
         except TimeoutError:
             raise Lost(f"decoder silent for {self._silence_s:g} s, killed") from None
         except (asyncio.IncompleteReadError, ConnectionError):
