@@ -10,8 +10,10 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Final, TypeVar
 
 from av.video.frame import VideoFrame
@@ -22,8 +24,9 @@ from streamproc.video import address, sampling
 from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Every
 from streamproc.video.container import Limits, Opened, opened
-from streamproc.video.picture import Look, Painter
+from streamproc.video.picture import Jpeg, Look, Painter
 from streamproc.video.plan import plan
+from streamproc.video.stack import Stacker
 from streamproc.video.table import Table
 from streamproc.video.workers import Workers
 
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 UNREACHABLE: Final = "footage-unreachable"
 KEPT: Final = 1024
 """Files whose reach is remembered."""
+TABLES: Final = 2
+"""A long match has one of 15 MB."""
 
 T = TypeVar("T")
 
@@ -50,22 +55,14 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How many frames a file shows. Answer: Reach."""
+    """How many frames a file shows; of a pair, those that both have. Answer: Reach."""
 
     address: Address
     limits: Limits
 
     def run(self) -> Iterator[Reach]:
-        with opened(self.address, self.limits) as video:
-            table = sampling.index(video)
-            if table.regular:
-                frames, shown_s = len(table.shown()), table.shown_s
-            else:
-                count = sampling.Count()
-                for _ in sampling.sequential(video, Every(1), count=count):
-                    pass
-                frames, shown_s = count.samples, count.ticks * video.time_base
-        yield Reach(0.0, float(shown_s), float(frames / shown_s) if shown_s else 1.0, frames)
+        found = [_measured(address, self.limits) for address in (self.address, self.address.under) if address]
+        yield min(found, key=lambda reach: reach.frames or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +75,36 @@ class Pick:
     look: Look
 
     def run(self) -> Iterator[list[Frame]]:
-        with opened(self.address, self.limits) as video:
-            painter = Painter(self.look, video.stream.sample_aspect_ratio)
-            yield [
-                Frame(t_ms=round(1000 * chosen.time_s), frame=chosen.number, jpeg=painter.jpeg(frame).data)
-                for chosen, frame in self._frames(video)
-            ]
-
-    def _frames(self, video: Opened) -> Iterator[tuple[Chosen, VideoFrame]]:
-        table = sampling.index(video)
-        if table.regular:
-            found = _found(table, self.numbers)
-            stretches = list(plan(table, (packet for packet, _ in found)))
-            frames = sampling.planned(video, Every(1), [chosen for _, chosen in found], stretches)
-        else:
-            frames = sampling.sequential(video, Every(1))
-        last = max(self.numbers, default=0)
-        for chosen, frame in frames:
-            if chosen.number in self.numbers:
-                yield chosen, frame
-            if chosen.number >= last:
+        with ExitStack() as stack:
+            video = stack.enter_context(opened(self.address, self.limits))
+            if self.address.under:
+                below = stack.enter_context(opened(self.address.under, self.limits))
+                yield list(self._pairs(video, below))
                 return
+            painter = Painter(self.look, video.stream.sample_aspect_ratio)
+            yield [_frame(chosen, painter.jpeg(frame)) for chosen, frame in frames(video, self.numbers)]
+
+    def _pairs(self, top: Opened, bottom: Opened) -> Iterator[Frame]:
+        """Both give the same numbers, in the same order, until the shorter ends."""
+        stacker = Stacker(self.look, (top, bottom))
+        for (chosen, above), (_, below) in zip(frames(top, self.numbers), frames(bottom, self.numbers), strict=False):
+            yield _frame(chosen, stacker.jpeg(above, below))
+
+
+def frames(video: Opened, numbers: frozenset[int]) -> Iterator[tuple[Chosen, VideoFrame]]:
+    table = _table(video)
+    if table.regular:
+        found = _found(table, numbers)
+        stretches = list(plan(table, (packet for packet, _ in found)))
+        decoded = sampling.planned(video, Every(1), [chosen for _, chosen in found], stretches)
+    else:
+        decoded = sampling.sequential(video, Every(1))
+    last = max(numbers, default=0)
+    for chosen, frame in decoded:
+        if chosen.number in numbers:
+            yield chosen, frame
+        if chosen.number >= last:
+            return
 
 
 def _found(table: Table, numbers: frozenset[int]) -> list[tuple[int, Chosen]]:
@@ -110,6 +116,39 @@ def _found(table: Table, numbers: frozenset[int]) -> list[tuple[int, Chosen]]:
         time_s = Fraction(table.pts[packet] - table.pts[shown[0]]) * table.time_base
         found.append((packet, Chosen(number - 1, time_s, number, table.pts[packet], time_s)))
     return found
+
+
+def _frame(chosen: Chosen, jpeg: Jpeg) -> Frame:
+    return Frame(t_ms=round(1000 * chosen.time_s), frame=chosen.number, jpeg=jpeg.data)
+
+
+def _measured(address: Address, limits: Limits) -> Reach:
+    with opened(address, limits) as video:
+        table = _table(video)
+        if table.regular:
+            shown, shown_s = len(table.shown()), table.shown_s
+        else:
+            count = sampling.Count()
+            for _ in sampling.sequential(video, Every(1), count=count):
+                pass
+            shown, shown_s = count.samples, count.ticks * video.time_base
+    return Reach(0.0, float(shown_s), float(shown / shown_s) if shown_s else 1.0, shown)
+
+
+_TABLES: Final[OrderedDict[tuple[str, int, int], Table]] = OrderedDict()
+"""In a worker, of the files last asked for: to read a match's packets takes longer than to decode the pictures of one event."""
+
+
+def _table(video: Opened) -> Table:
+    if not video.address.is_file:
+        return sampling.index(video)
+    file = Path(video.address.target).stat()
+    key = (video.address.target, file.st_size, file.st_mtime_ns)
+    if key not in _TABLES:
+        _TABLES[key] = sampling.index(video)
+        if len(_TABLES) > TABLES:
+            _TABLES.popitem(last=False)
+    return _TABLES[key]
 
 
 class Files:

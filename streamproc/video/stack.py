@@ -40,7 +40,7 @@ class DecodeStack:
         first, _ = cut.samples(self.begin, self.begin + 1)
         with opened(self.address, self.limits) as top, opened(self.address.under, self.limits) as bottom:
             halves = (Half(top, cut.sampling.rule), Half(bottom, cut.sampling.rule))
-            stacker = Stacker(cut.sampling.look, halves)
+            stacker = Stacker(cut.sampling.look, (top, bottom))
             for chosen, above, below in paired(*halves):
                 count = chosen.k + 1
                 if chosen.k < first:
@@ -93,9 +93,9 @@ def paired(top: Half, bottom: Half) -> Iterator[tuple[Chosen, VideoFrame, VideoF
 class Stacker:
     """Makes a JPEG of two frames."""
 
-    def __init__(self, look: Look, halves: tuple[Half, Half]) -> None:
+    def __init__(self, look: Look, videos: tuple[Opened, Opened]) -> None:
         self._look = look
-        self._aspects = [half.video.stream.sample_aspect_ratio or Fraction(1) for half in halves]
+        self._aspects = [video.stream.sample_aspect_ratio or Fraction(1) for video in videos]
         self._painters = [Painter(look, aspect) for aspect in self._aspects]
 
     def jpeg(self, above: VideoFrame, below: VideoFrame) -> Jpeg:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from streamproc.video.container import Limits, opened
 from streamproc.video.jobs import Job
 from streamproc.video.pick import UNREACHABLE, Files, Measure, Pick, Reach
 from streamproc.video.picture import Look, Painter
+from streamproc.video.stack import DecodeStack
+from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers
 from tests.stages.rig import source
 from tests.video.files import KINDS
@@ -49,6 +52,30 @@ def test_frames_by_number_are_those_of_a_full_decode(name: str, folder: Path) ->
     (reach,) = Measure(address.parse(path), Limits()).run()
     assert reach.frames == len(every)
     assert reach.rate == pytest.approx(len(every) / (reach.end_s - reach.begin_s))
+
+
+def test_a_file_that_was_looked_at_before_gives_the_same_and_one_that_changed_gives_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "video.mp4"
+    for name in ("h264", "h264-open", "h264"):
+        shutil.copy(kind(name, folder), path)
+        every = decoded(path)
+        for numbers in ((60, 61), (14, 124)):
+            (found,) = Pick(address.parse(path), Limits(), frozenset(numbers), Look()).run()
+            assert found == [every[n] for n in numbers]
+
+
+def test_of_a_pair_both_are_shown_one_above_the_other_as_far_as_both_go(folder: Path) -> None:
+    top, bottom = kind("h264", folder), kind("h264-long", folder)
+    pair = address.parse(f"stack:{top}+{bottom}")
+    (found,) = Pick(pair, Limits(), frozenset((5, 30, 125, 126)), Look()).run()
+    assert [f.frame for f in found] == [5, 30, 125]
+    cut = Cut(Sampling(Every(1), Fraction(1, 25), Fraction(1, 25)))
+    pictures = [p for part in DecodeStack(pair, Limits(), cut, 0).run() if isinstance(part, list) for p in part]
+    assert [f.jpeg for f in found] == [p.jpeg.data for p in pictures if p.chosen.number in (5, 30, 125)]
+    (reach,) = Measure(pair, Limits()).run()
+    assert reach.frames == len(pictures) == 125
 
 
 def test_no_number_at_all_is_no_picture(folder: Path) -> None:
