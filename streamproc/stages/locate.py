@@ -230,7 +230,7 @@ class Locate(Fold):
             "last": str(stretch.last),
         }
         schema = _schema(numbers.name, stretch.first, numbers.next(stretch.last) - 1)
-        prompt = Prompt(filled(told.prompt, shown), system=told.system or None, schema=schema)
+        prompt = Prompt(filled(told.prompt, shown), system=filled(told.system, shown) or None, schema=schema)
         answer = await asked(self.models, self.model, prompt, told, numbers.source)
         read = [_read(sample, prompt) for sample in answer.reply.samples]
         said = tuple(r.values.get(numbers.name) if r else None for r in read)

@@ -1,12 +1,12 @@
 """A dash-cam clip through the stages of its task: captions of every tenth frame, the frame where it begins, what happens.
 
 Real pictures, decoders, runners and HTTP; the observer answers, so the clip has what it can measure.
+`python -m tests.stages.test_dashcam_clip` writes the pinned prompts anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields
@@ -30,10 +30,12 @@ from tests.runner.rig import told
 from tests.sim import toys
 from tests.stages.scripted import Scripted, Texts
 from tests.stages.test_describe import Album
+from tests.stages.test_describe import Story as Described
+from tests.stages.test_golden_prompts import GOLDEN, shown
 from tests.stages.test_locate import Story
 from tests.stages.watching import Watching, observed, task
 
-GOLDEN = Path(__file__).parent / "golden"
+WRITE = False
 PRESETS = ("12-11-6", "6-5-rows")
 TASK = task("dashcam", locate={"model": "m"}, describe={"models": ["m"], "presets": list(PRESETS)})
 GRID = Grid(root="decode", origin="0", step="1", first=0)
@@ -94,27 +96,11 @@ FACTS = {
 TELLS = {"start_frame": 21, "before": "The road is clear.", "reason": "A van cuts in."}
 
 
-def shown(calls: Sequence[Call]) -> str:
-    """As a model is told it, one call below the other."""
-    said = []
-    for call in calls:
-        prompt = call.prompt
-        parts = (
-            [f"# system\n{prompt.system}", f"# context\n{prompt.context}"]
-            if prompt.context
-            else [f"# system\n{prompt.system}"]
-        )
-        parts += [f"{p.before} <picture at {p.t_ms} ms>" for p in prompt.pictures]
-        said.append("\n".join([*parts, f"# question\n{prompt.question}"]))
-    return "\n\n======\n\n".join(said) + "\n"
-
-
 def is_golden(name: str, calls: Sequence[Call]) -> None:
-    """`GOLDEN=write` writes anew what is pinned, for a reader to look at."""
-    file = GOLDEN / f"{name}.txt"
-    if os.environ.get("GOLDEN") == "write":
-        file.write_text(shown(calls))
-    assert shown(calls) == file.read_text()
+    told = "\n======\n\n".join(shown(call.prompt) for call in calls)
+    if WRITE:
+        (GOLDEN / name).write_text(told)
+    assert told == (GOLDEN / name).read_text()
 
 
 @told
@@ -127,14 +113,12 @@ async def test_the_question_of_locate_is_pinned() -> None:
     models = Scripted(lambda _call: [{"frame": 21}] * 12)
     async with story.running("locate.m", Locate("m", models)):
         await story.ended()
-    is_golden("dashcam-locate", models.calls)
+    is_golden("dashcam.locate.txt", models.calls)
 
 
 @told
 async def test_the_three_questions_of_describe_are_pinned() -> None:
-    from tests.stages.test_describe import Story as Told
-
-    story, source = Told.of(), clip(("locate.m", "describe.m.6-5-rows"), "clip.mp4")
+    story, source = Described.of(), clip(("locate.m", "describe.m.6-5-rows"), "clip.mp4")
     story.log.put(source, sub=source_key("clip", 0, 0).split("\0")[1:])
     story.incident(frame=151, time_ms=15_000)
 
@@ -147,4 +131,10 @@ async def test_the_three_questions_of_describe_are_pinned() -> None:
         await story.until(lambda: len(story.records("descriptions")) == 1)
     (found,) = story.descriptions()
     assert found.fields == FACTS | TELLS
-    is_golden("dashcam-describe", models.calls)
+    is_golden("dashcam.describe.txt", models.calls)
+
+
+if __name__ == "__main__":
+    WRITE = True
+    test_the_question_of_locate_is_pinned()
+    test_the_three_questions_of_describe_are_pinned()

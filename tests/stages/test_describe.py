@@ -20,7 +20,19 @@ from pydantic import ValidationError
 
 from streamproc import wire
 from streamproc.errors import Rejected, Retryable
-from streamproc.messages import Description, Event, Frame, Grid, Incident, Life, Record, Source, Vote, record_id
+from streamproc.messages import (
+    Context,
+    Description,
+    Event,
+    Frame,
+    Grid,
+    Incident,
+    Life,
+    Record,
+    Source,
+    Vote,
+    record_id,
+)
 from streamproc.models.endpoint import Call
 from streamproc.runner.look import source_key
 from streamproc.stages.describe.presets import KNOWN, Preset, around
@@ -99,15 +111,20 @@ class Story(Rig):
     def clip(self, *, live: bool = False, sampling: Any = None, **options: Any) -> Source:
         services = ("locate.m", "dedup", f"describe.m.{PRESET}")
         made = toys.source("clip", services=services, count=30)
+        known = options.pop("known", None)
         options = {"models": ["m"], "presets": [PRESET], "rounds": ROUNDS} | options
         task = {
             "sampling": sampling or {"every": 10},
             "labels": {"names": ["crash"]},
             "describe": options,
+            **({"context": known} if known else {}),
         }
         made = replace(made, task=task, live=live, grid=Grid(root="decode", origin="0", step="1/3", first=0))
         self.log.put(made, sub=source_key("clip", 0, 0).split("\0")[1:])
         return made
+
+    def placed(self, index: int) -> Any:
+        return toys.window(toys.source("clip", services=(), count=30), index, index + 1, 30)
 
     def incident(self, index: int = 0, **fields: Any) -> None:
         self._say(Incident, "locate.m", index, {"frame": 151, "time_ms": 5000} | fields)
@@ -455,6 +472,22 @@ async def test_an_incident_at_the_edge_is_shown_with_what_there_is() -> None:
 # options -------------------------------------------------------------------------------------------------------------
 
 
+@told
+async def test_what_is_known_of_the_stream_stands_before_the_pictures_and_is_named() -> None:
+    story = Story.of()
+    known = {"every_s": 2.0}
+    story.clip(context="The street:\n{context}", system="Labels:\n{labels}", known=known)
+    held = Context.of(story.placed(6), fields={"street": "wet", "cars": 3}, from_=6)
+    held = replace(held, id="context.m/context/clip/0/1", service="context.m", root="context")
+    story.log.put(held, sub=("0.12",))
+    story.incident()
+    models = by_round()
+    (found,) = await story.told(models)
+    assert found.context == held.id
+    assert {c.prompt.context for c in models.calls} == {"The street:\nstreet: wet\ncars: 3"}
+    assert {c.prompt.system for c in models.calls} == {"Labels:\n- crash"}
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -462,7 +495,8 @@ async def test_an_incident_at_the_edge_is_shown_with_what_there_is() -> None:
         ({"rounds": []}, "at least 1 item"),
         ({"rounds": [ROUNDS[0] | {"fields": {}}]}, "round 'facts': it has no fields, and there is no round before it"),
         ({"rounds": [ROUNDS[0] | {"fields": {"a": {"typ": "string"}}}]}, "did you mean 'type'"),
-        ({"context": "{said}"}, "it stands before every round"),
+        ({"context": "{said}"}, "context: it stands before every round"),
+        ({"system": "{fields}"}, "system: it stands before every round"),
         ({"penalty_most": 3}, "less than or equal to 2"),
     ],
 )

@@ -21,7 +21,7 @@ from streamproc.stage import Each, Look
 from streamproc.stages.asking import Contexts, Models, context_part, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
-from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, variables
+from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled, variables
 from streamproc.video.pick import UNREACHABLE, Reach
 
 NOT_CLOSED: Final = "not-closed"
@@ -78,9 +78,10 @@ class Options(Informed):
 
     @model_validator(mode="after")
     def _rounds_use_what_there_is(self) -> Self:
-        for variable in variables(self.context):
-            if variable in ("said", "fields"):
-                raise ValueError(f"context: it stands before every round, and knows no '{{{variable}}}' of any")
+        for name in self.PROMPTS:
+            for variable in variables(getattr(self, name)):
+                if variable in ("said", "fields"):
+                    raise ValueError(f"{name}: it stands before every round, and knows no '{{{variable}}}' of any")
         if not self.rounds[0].fields:
             raise ValueError(f"round '{self.rounds[0].name}': it has no fields, and there is no round before it")
         for one in self.rounds:
@@ -182,7 +183,7 @@ class Describe(Each):
                 Picture(f.jpeg, f.t_ms, before=f"{'Frame' if f.frame else 'Picture'} {n}:")
                 for f, n in zip(frames, numbers, strict=True)
             ),
-            system=options.system or None,
+            system=filled(options.system, values) or None,
             context=context_part(options, values),
             values=values,
             samples=options.samples,
