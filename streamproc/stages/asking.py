@@ -33,7 +33,8 @@ def pictures(window: Window) -> tuple[Picture, ...]:
 def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str, Any]:
     """The fields that every result of a model has, for `Detection.of(window, **spoken(answer), …)`.
 
-    `raw` is the model's text as it came; of several answers and samples (unless one is named) a JSON list of all.
+    `raw` is the model's text as it came; of several answers and samples (unless one is named) a JSON list of all. `how` is
+    followed by what the call was made without: pictures that a model does not take are never left out in silence.
     """
     texts = [s.text for a in answers for s in a.reply.samples]
     if sample is not None:
@@ -51,7 +52,10 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
             queued=round(sum(a.queued_s for a in answers), 3), served=round(sum(a.served_s for a in answers), 3)
         ),
         "attempts": sum(a.attempts for a in answers),
-    } | more
+        **more,
+        "how": "; ".join(dict.fromkeys([*filter(None, [more.get("how")]), *(n for a in answers for n in a.notes)]))
+        or None,
+    }
 
 
 async def asked(models: Models, model: str, prompt: Prompt, options: Asking, source: Source) -> Answer:

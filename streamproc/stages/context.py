@@ -23,8 +23,8 @@ from streamproc.stages.asking import Models, asked, spoken
 from streamproc.stages.form import Fields, explained, said, schema
 from streamproc.stages.options import Asking, ModelName, Stretches, Text, Told, filled
 
-MOST_WINDOWS: Final = 128
-"""Half of what decoding runs ahead of those who wait for the answer."""
+AHEAD: Final = 256
+"""Windows that decoding runs ahead of those who wait for the answer, where a task says nothing else."""
 
 SYSTEM: Final = "You are shown the beginning of a video in time order. Say what is to be seen in it, and nothing else."
 PROMPT: Final = """Others will watch this video piece by piece and need to know what it is. Answer with JSON:
@@ -70,7 +70,8 @@ class Opening(Struct, array_like=True):
     """Windows that the answer holds for."""
     since_ms: int = 0
     """Of the first picture."""
-    windows: int = 0
+    opened: int = 0
+    """At which window that was."""
     pictures: list[tuple[int, bytes]] = []
     closed: bool = False
     """Asked, or given up."""
@@ -79,21 +80,21 @@ class Opening(Struct, array_like=True):
         """Of the pictures that come, each time the first that is due."""
         for frame in window.frames:
             if not self.pictures:
-                self.since_ms = frame.t_ms
+                self.since_ms, self.opened = frame.t_ms, window.index
             due_ms = self.since_ms + len(self.pictures) * options.opening_s * 1000 / options.frames
             new = not self.pictures or frame.t_ms > self.pictures[-1][0]
             within = frame.t_ms < self.since_ms + options.opening_s * 1000 and len(self.pictures) < options.frames
             if new and within and frame.t_ms >= due_ms:
                 self.pictures.append((frame.t_ms, frame.jpeg))
 
-    def over(self, row: Row, options: Options) -> bool:
-        """Nothing is to be waited for any more."""
+    def over(self, row: Row, options: Options, *, ahead: int) -> bool:
+        """Nothing is to be waited for any more, or must not be: decoding stops `ahead` of those who wait."""
         return (
             len(self.pictures) == options.frames
             or row.end_ms >= self.since_ms + options.opening_s * 1000
             or row.ended
             or (self.until is not None and row.until >= self.until)
-            or self.windows >= MOST_WINDOWS
+            or row.until - self.opened >= max(1, ahead // 2)
         )
 
 
@@ -134,7 +135,9 @@ class Contextualiser(Fold):
             if opening is None or opening.begin != begin:
                 opening = Opening(begin, until)
             self._see(opening, row, options)
-        if opening is None or opening.closed or not (row.ended or opening.pictures) or not opening.over(row, options):
+        if opening is None or opening.closed or not (row.ended or opening.pictures):
+            return [], opening
+        if not opening.over(row, options, ahead=source.task.get("ahead", AHEAD)):
             return [], opening
         return [await self._asked(opening, row, options, source)], _closed(opening)
 
@@ -142,7 +145,6 @@ class Contextualiser(Fold):
         for record in row.of.values():
             if isinstance(record, Window) and not opening.closed:
                 opening.take(record, options)
-        opening.windows += bool(opening.pictures)
 
     async def _asked(self, opening: Opening, row: Row, options: Options, source: Source) -> Context:
         if not opening.pictures:

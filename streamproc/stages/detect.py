@@ -35,7 +35,7 @@ Report what the pictures themselves show to happen, not what may have happened b
 JSON object in a list:
 [{event}]
 
-Mostly nothing of it happens. Then output exactly: None"""
+Most of the time nothing of it happens. If so, output exactly: None"""
 PROMPT: Final = "What of it happens in these pictures?"
 ANYTHING: Final = "Whatever a viewer would tell others about; as its label say in two or three words what it is."
 
