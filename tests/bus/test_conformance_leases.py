@@ -334,7 +334,7 @@ async def test_what_was_landed_before_a_takeover_is_what_the_new_owner_begins_wi
             except Fenced:
                 pass
 
-        working = [asyncio.create_task(land(lease)) for lease in leases.values()]
+        working = {p: asyncio.create_task(land(lease)) for p, lease in leases.items()}
         bus = await bus_world.open()
         async with joined(bus) as after:
             for p, lease in (await after.count(PARTITIONS // 2)).items():
@@ -345,9 +345,10 @@ async def test_what_was_landed_before_a_takeover_is_what_the_new_owner_begins_wi
                 assert dict(lease.progress) == ({"in": lease.serial} if lease.serial else {})
                 await lease.land(landing(lease, [entry("out", b"new", partition=p)]))
                 await shows(bus, "out", [*(b"%d" % i for i in range(1, lease.serial)), b"new"], p)
-            for task in working:
+                await working.pop(p)  # fenced, and nothing else
+            for task in working.values():
                 task.cancel()
-            await asyncio.wait(working)
+            await asyncio.wait(working.values())
 
 
 async def test_an_owner_that_was_cannot_renew(bus_world: World) -> None:

@@ -115,7 +115,7 @@ class EmbeddedMembership:
                 await self._take(row)
 
     async def _keep_or_hand_over(self, held: EmbeddedLease, assigned: int | None) -> None:
-        if assigned == self._member:
+        if assigned in (self._member, None):
             held.wanted.clear()
         elif held.wanted.longer_than(self._hand_over_s):
             log.warning(

@@ -76,7 +76,7 @@ class Assignor:
 
     def on_assignment(self, assignment: Any) -> None:
         """aiokafka tells before it tells the listener, who hears of the partitions."""
-        self.wanted = set(msgspec.json.decode(assignment.user_data, type=list[int]))
+        self.wanted = set(msgspec.json.decode(assignment.user_data or b"[]", type=list[int]))
 
     def lead_no_more(self) -> None:
         self._shared = None
