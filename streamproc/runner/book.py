@@ -10,6 +10,7 @@ State keys are `STREAM\\0kind\\0…`:
     park    a record that waits: the topic and offset it has, bytes where small      Parked
     fold    where a stream's fold stands: index, next number, the stage's state      Standing
     run     where a stream's run stands: version, the stage's cursor, over or not    Run
+    end     there where a sequence is over, until all of the above is forgotten      End
     \\0format the versions that wrote all this
     \\0jump   there where offsets have expired unread, and nobody has looked so far which numbers went with them
 """
@@ -17,6 +18,7 @@ State keys are `STREAM\\0kind\\0…`:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Several
 from typing import Any
@@ -29,6 +31,7 @@ from streamproc.errors import NewerState
 from streamproc.messages import Outcome, Placed, Record, Sequence, Source
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import Cover, Hour, HourState, sub_key
+from streamproc.runner.ends import End, Ends, Life, key_of_end
 from streamproc.stage import Row
 from streamproc.topics import SEPARATOR
 from streamproc.wire import Entry, Stored
@@ -65,6 +68,8 @@ class Standing(Struct, array_like=True, frozen=True):
     state: msgspec.Raw
     deadline_ms: int | None = None
     """Until when the row at `index` may wait for a table."""
+    over: bool = False
+    """The last row has been folded."""
 
 
 class Run(Struct, array_like=True, frozen=True):
@@ -113,7 +118,9 @@ class Guard:
 class Book:
     """See the head of this file."""
 
-    def __init__(self, service: str, *, version: int, lease: Lease, speak: Callable[..., Entry]) -> None:
+    def __init__(
+        self, service: str, *, version: int, lease: Lease, speak: Callable[..., Entry], now: Callable[[], float]
+    ) -> None:
         self.service, self.version, self._speak = service, version, speak
         self.dirty = asyncio.Event()
         """Something is to land."""
@@ -125,6 +132,10 @@ class Book:
         self.outputs: list[Entry] = []
         self.output_bytes = 0
         self._guards: dict[Sequence, Guard] = {}
+        self._sequences: dict[Life, list[Sequence]] = {}
+        self._waiting: Counter[str] = Counter()
+        """Stream → how many of its records are parked."""
+        self.ends = Ends(now)
         self._bare: dict[str, Guard] = {}
         self._covers: dict[tuple[str, str, int], Cover] = {}
         self._touched: dict[int, Cover] = {}
@@ -205,6 +216,7 @@ class Book:
             guard = self._guard(sequence, Guard(key))
         guard.taken.add(index, until)
         self._changes[guard.key] = guard
+        self.again(sequence)
         self.dirty.set()
 
     def jump(self) -> None:
@@ -224,6 +236,7 @@ class Book:
         return topic, min([0, *(offset for name, offset in self.parked if name == topic)]) - 1
 
     def park(self, at: At, stream: str, parked: Parked) -> None:
+        self._waiting[stream] += at not in self.parked
         self.parked[at] = parked
         self._changes[_park_key(stream, at)] = parked
         self.dirty.set()
@@ -231,6 +244,9 @@ class Book:
     def unpark(self, at: At, stream: str) -> None:
         if self.parked.pop(at, None) is None:
             return
+        self._waiting[stream] -= 1
+        if not self._waiting[stream]:
+            del self._waiting[stream]
         key = _park_key(stream, at)
         if key in self._landed_parks:
             self._changes[key] = None
@@ -239,14 +255,83 @@ class Book:
             self._changes.pop(key, None)
 
     def fold(self, stream: str, generation: int, root: str, place: Standing) -> None:
-        self.places[stream, generation, root] = place
-        self._changes[SEPARATOR.join((stream, "fold", str(generation), root))] = place
+        life = (stream, generation, root)
+        self.places[life] = place
+        self._changes[_fold_key(life)] = place
+        if place.over:
+            self.end(life)
         self.dirty.set()
 
     def run(self, stream: str, run: Run) -> None:
+        before, life = self.runs.get(stream), (stream, run.generation, self.service)
+        if before is not None and before.generation != run.generation:
+            self.end((stream, before.generation, self.service))
+        if run.over:
+            self.end(life)
+        elif self.ends.drop(life):
+            self._changes[key_of_end(life)] = None
         self.runs[stream] = run
-        self._changes[SEPARATOR.join((stream, "run"))] = run
+        self._changes[_run_key(stream)] = run
         self.dirty.set()
+
+    # what is over
+
+    def end(self, life: Life, counts: Mapping[str, int] | None = None) -> None:
+        """Somebody has said its last, or (without a count) there is nothing more to come."""
+        upto = {name: progress.next for name, progress in self.progress.items()}
+        self._changes[key_of_end(life)] = self.ends.heard(life, upto, counts)
+        self.dirty.set()
+
+    def again(self, sequence: Sequence) -> None:
+        """Something was heard of a sequence; if it is over, it has to be kept for a while longer."""
+        if (life := _life(sequence)) in self.ends:
+            self.end(life)
+
+    def forget(self, keep_s: float) -> list[tuple[Life, list[Sequence]]]:
+        """Forget what is over for good: see `ends`. Returns it, and the sequences it had."""
+        bases = {name: progress.base for name, progress in self.progress.items()}
+        forgotten = [(life, self._forget(life)) for life in self.ends.old(keep_s, bases) if self._closed(life)]
+        if forgotten:
+            self.dirty.set()
+        return forgotten
+
+    def _closed(self, life: Life) -> bool:
+        """Every number is taken, and nothing of it is under way or to be told."""
+        stream, generation, root = life
+        cover = self._covers.get((root, stream, generation))
+        if stream in self._waiting or id(cover) in self._touched:
+            return False
+        if (run := self.runs.get(stream)) and root == self.service:
+            return run.generation > generation or (run.over and cover is not None and cover.count is not None)
+        if (place := self.places.get(life)) and place.over:
+            return True
+        counts = self.ends.counts(life)
+        return all(
+            len(guard.taken) == 1 and guard.taken.end == counts.get(s.service, -1) + 1
+            for s in self._sequences.get(life, ())
+            if s.service and (guard := self._guards[s])
+        )
+
+    def _forget(self, life: Life) -> list[Sequence]:
+        stream, generation, root = life
+        sequences = self._sequences.pop(life, [])
+        if root == self.service:  # a run's: what it read is numbered by whoever told of the stream
+            for _, other in self.writers:
+                sequences += self._sequences.pop((stream, generation, other), [])
+            if (run := self.runs.get(stream)) and run.generation == generation:
+                del self.runs[stream]
+                self._changes[_run_key(stream)] = None
+        for sequence in sequences:
+            self._changes[self._guards.pop(sequence).key] = None
+        if cover := self._covers.pop((root, stream, generation), None):
+            self._changes |= {_hour_key(cover, number): None for number in cover.hours}
+        if self.places.pop(life, None):
+            self._changes[_fold_key(life)] = None
+        self.ends.drop(life)
+        self._changes[key_of_end(life)] = None
+        return sequences
+
+    # what is said
 
     def emit_all(self, entries: list[Entry]) -> None:
         self.outputs += entries
@@ -293,14 +378,22 @@ class Book:
         return landing
 
     def _cut_cover(self, cover: Cover) -> None:
-        base = SEPARATOR.join((cover.stream, "cover", str(cover.generation), cover.root))
-        for number in cover.settle():
-            self._changes[f"{base}{SEPARATOR}{number}"] = None
+        life = (cover.stream, cover.generation, cover.root)
+        for number in cover.settle(lambda lo, hi: self._nobody_owes(life, lo, hi)):
+            self._changes[_hour_key(cover, number)] = None
         for number in sorted(cover.touched):
             record = cover.record(self.service, number)
             self.outputs.append(self._speak(record, sub=sub_key(record)))
-            self._changes[f"{base}{SEPARATOR}{number}"] = (cover.hours[number], cover.settled)
+            self._changes[_hour_key(cover, number)] = (cover.hours[number], cover.settled)
         cover.touched.clear()
+
+    def _nobody_owes(self, life: Life, lo: int, hi: int) -> bool:
+        """[lo, hi), which has no outcome here, will have none: a fold has gone past it, or it was read and passed over."""
+        if place := self.places.get(life):
+            return place.index >= hi
+        sequences = [s for s in self._sequences.get(life, ()) if s.service]
+        read = bool(sequences) and all(self._guards[s].taken.has(lo, hi) for s in sequences)
+        return read and life[0] not in self._waiting
 
     def _trim_bare_guards(self) -> None:
         """Offsets stand in for numbers where records have none; below base, progress says it all."""
@@ -340,12 +433,16 @@ class Book:
             )
         if written != (now := Format(ENGINE_VERSION, self.version)):
             self._changes[FORMAT] = now  # lands with the first landing; nothing to land on its own account
+        ends: dict[Life, End] = {}
         for key, value in state.items():
             stream, kind, *rest = key.split(SEPARATOR)
             if key == JUMP:
                 self.jumped = True
+            elif kind == "end":
+                ends[stream, int(rest[0]), rest[1]] = msgspec.msgpack.decode(value, type=End)
             elif key != FORMAT:
                 self._load_one(key, stream, kind, rest, value)
+        self.ends.load(ends)
 
     def _load_one(self, key: str, stream: str, kind: str, rest: list[str], value: bytes) -> None:
         decode = msgspec.msgpack.decode
@@ -357,6 +454,7 @@ class Book:
                 self._cover(root, stream, int(generation)).load(int(hour), decode(value, type=HourState))
             case "park", [topic, offset]:
                 self.parked[topic, int(offset)] = decode(value, type=Parked)
+                self._waiting[stream] += 1
                 self._landed_parks.add(key)
             case "fold", [generation, root]:
                 self.places[stream, int(generation), root] = decode(value, type=Standing)
@@ -367,6 +465,7 @@ class Book:
 
     def _guard(self, sequence: Sequence, guard: Guard) -> Guard:
         self._guards[sequence] = guard
+        self._sequences.setdefault(_life(sequence), []).append(sequence)
         if not sequence.stream:
             self._bare[sequence.root] = guard
         elif sequence.service:
@@ -382,6 +481,23 @@ class Book:
     def __iter__(self) -> Iterator[tuple[At, Parked]]:
         """What was parked, in the order of the log."""
         return iter(sorted(self.parked.items(), key=lambda item: item[0]))
+
+
+def _life(sequence: Sequence) -> Life:
+    return sequence.stream, sequence.generation, sequence.root
+
+
+def _run_key(stream: str) -> str:
+    return SEPARATOR.join((stream, "run"))
+
+
+def _fold_key(life: Life) -> str:
+    stream, generation, root = life
+    return SEPARATOR.join((stream, "fold", str(generation), root))
+
+
+def _hour_key(cover: Cover, number: int) -> str:
+    return SEPARATOR.join((cover.stream, "cover", str(cover.generation), cover.root, str(number)))
 
 
 def _park_key(stream: str, at: At) -> str:

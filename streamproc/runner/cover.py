@@ -6,6 +6,8 @@ settled, with every number below its end taken, is final: it stays in the topic 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from streamproc.messages import Coverage, Outcome, Record, Source
@@ -113,16 +115,18 @@ class Cover:
             hour = self.hours[number] = Hour(number)
         return hour
 
-    def settle(self) -> list[int]:
-        """Hours that are final: every number up to the beginning of a later hour is taken. They may be forgotten."""
+    def settle(self, unowed: Callable[[int, int], bool]) -> list[int]:
+        """Hours that are final: every number up to the beginning of a later hour is taken, or `unowed`. They may be forgotten."""
         numbers = sorted(self.hours)
         forgotten: list[int] = []
         for i, number in enumerate(numbers[:-1]):
-            base = self.hours[number].taken.base(self.settled)
+            taken = self.hours[number].taken
             begins = next((t.pairs()[0][0] for n in numbers[i + 1 :] if (t := self.hours[n].taken)), None)
-            if begins != base or number in self.touched:
-                break  # something is still out; or it is spoken of in this landing, and the next one forgets it
-            self.settled = base
+            if number in self.touched or begins is None or begins < taken.end:
+                break  # it is spoken of in this landing, and the next one forgets it
+            if not all(unowed(lo, hi) for lo, hi in taken.missing(self.settled, begins)):
+                break  # something is still out
+            self.settled = max(self.settled, begins)
             forgotten.append(number)
         for number in forgotten:
             del self.hours[number]

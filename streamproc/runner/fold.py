@@ -126,6 +126,7 @@ class FoldWay:
         if given.until <= lane.index:
             self.r.counts.late += 1  # its row went without it
             self.r.settle(given)
+            self._rest(lane)
             return
         if given.at not in self.r.book.parked:
             self.r.park(given, None)
@@ -183,8 +184,13 @@ class FoldWay:
             lane.busy = False
             self._busy -= 1
             self.r.eased.set()
-        if not self._poke(lane) and not lane.stopped and not any(lane.waiting.values()):
-            self._lanes.pop((lane.stream, lane.generation, lane.root), None)  # where it stands is in the book
+        if not self._poke(lane):
+            self._rest(lane)
+
+    def _rest(self, lane: Lane) -> None:
+        """Where a lane stands is in the book: it is needed only while something waits or is at work."""
+        if not lane.busy and not lane.stopped and not any(lane.waiting.values()):
+            self._lanes.pop((lane.stream, lane.generation, lane.root), None)
 
     # rows
 
@@ -387,7 +393,7 @@ class FoldWay:
                 r.counts.expired += until - row.index
         r.counts.failed += outcome == "failed"
         r.counts.skipped += outcome == "skipped"
-        r.book.fold(lane.stream, lane.generation, lane.root, Standing(heads.until, number, packed))
+        r.book.fold(lane.stream, lane.generation, lane.root, Standing(heads.until, number, packed, None, row.ended))
         r.book.cover(row, outcome, self._source(lane, heads.spoken))
         for given in lane.pass_to(heads.until):
             r.settle(given)

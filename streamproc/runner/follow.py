@@ -63,12 +63,20 @@ class FollowWay:
         newest = given.record
         run = book.runs.get(newest.stream)
         r.settle(given)
+        if run is None and self._forgotten(newest):
+            book.end((newest.stream, newest.generation, r.service))
+            return
         if run and (newest.generation, newest.revision) <= (run.generation, run.revision):
             return  # an older version, read again
         same = run is not None and run.generation == newest.generation
         cursor = run.cursor if run and same else NOTHING
         book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over=False))
         self._start(newest.stream)
+
+    def _forgotten(self, newest: Source) -> bool:
+        """There was a run, for versions come in order; it was over for so long that it has been forgotten. It stays over."""
+        earlier = self.r.look.revisions(newest.stream, newest.generation)
+        return any(s.revision < newest.revision and self.r.service in s.services for s in earlier)
 
     def passed_over(self, given: Input) -> None:
         """Nothing waits for it."""
@@ -85,8 +93,16 @@ class FollowWay:
         self._tasks[stream] = self.r.spawn(lambda: self._run(stream, before))
 
     async def _run(self, stream: str, before: asyncio.Task[Any] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])  # two runs of one stream would both move its cursor
+        try:
+            if before is not None:
+                await asyncio.wait([before])  # two runs of one stream would both move its cursor
+            await self._to_its_end(stream)
+        finally:
+            if self._tasks.get(stream) is asyncio.current_task():
+                del self._tasks[stream]
+                self.look.rest(stream)
+
+    async def _to_its_end(self, stream: str) -> None:
         failures = 0
         while not self.r.book.runs[stream].over:
             began = self.r.book.runs[stream]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from streamproc import wire
 from streamproc.errors import Expired, NotYet, Rejected, Retryable, Unparseable
-from streamproc.messages import Record, Source
+from streamproc.messages import Record, Sequence, Source
 from streamproc.runner.each import EachWay
+from streamproc.runner.ends import Life
 from streamproc.runner.holes import Holes
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.look import PATIENCE_S, source_key
@@ -102,6 +104,7 @@ class Intake:
         if self._again(given):
             r.counts.duplicate += 1
             r.book.done(given.at)
+            r.book.again(given.sequence)
             return
         if error is not None:
             log.error("%s: %s[%d]@%d: %s", r.service, stored.topic, stored.partition, stored.offset, error)
@@ -210,6 +213,13 @@ class Intake:
                 r.without(given, "failed", missing.reason)
 
         r.waits.wait(missing, since=r.waits.moment(), deadline_ms=given.deadline_ms, again=again)
+
+    def forget(self, over: Iterable[tuple[Life, list[Sequence]]]) -> None:
+        """Nothing more will come of these."""
+        for (stream, generation, _), sequences in over:
+            self.latest_ms.pop((stream, generation), None)
+            for sequence in sequences:
+                self.holes.forget(sequence)
 
     # bytes in hand
 

@@ -57,6 +57,11 @@ class Tables:
         parsed = [self._parse(s) for s in self._tables[name].under(prefix.encode()) if s.value is not None]
         return [record for record in parsed if record is not None]
 
+    def forget(self, streams: set[str]) -> None:
+        """Nobody asks for what is said of these, or so seldom that it may be parsed again."""
+        for at in [at for at in self._parsed if at[1].split(b"\0", 1)[0].decode(errors="replace") in streams]:
+            del self._parsed[at]
+
     def _parse(self, stored: Stored) -> Any | None:
         at = (stored.topic, stored.key)
         before = self._parsed.get(at)
@@ -119,6 +124,11 @@ class Look:
         if stored.topic == "sources":
             self._found.clear()
         self._in_vain.pop((stored.topic, stored.key.decode(errors="replace")), None)
+
+    def forget(self, streams: set[str]) -> None:
+        """Nobody asks for these any more, or seldom."""
+        self._found = {key: source for key, source in self._found.items() if key[0] not in streams}
+        self.tables.forget(streams)
 
     def in_force(self, stream: str, generation: int, index: int) -> Source | None:
         """The revision that an index is made under, as far as is known here."""

@@ -14,6 +14,7 @@ from streamproc.messages import Coverage, Source
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import Accounted
 from streamproc.runner.look import Look, Tables
+from streamproc.topics import key_of
 from streamproc.wire import Stored
 
 RUNNING_FOR_S = 60.0
@@ -44,26 +45,38 @@ class Paced(Look):
     def __init__(self, tables: Tables, service: str, *, writes: str, roster: Roster) -> None:
         super().__init__(tables, service)
         self._writes, self._roster = writes, roster
-        self._accounted: dict[tuple[str, int, str], Accounted] = {}
+        self._accounted: dict[str, dict[tuple[int, str], Accounted]] = {}
+        """Of streams that are paced now: generation, service → what it has accounted for."""
         self._moved: dict[str, asyncio.Event] = {}
-        for record in tables.under("coverage", ""):
-            self._hear(record)
 
     def heard(self, stored: Stored) -> None:
         super().heard(stored)
-        if stored.topic == "coverage" and stored.value is not None:
+        stream = stored.key.split(b"\0", 1)[0].decode(errors="replace")
+        if stored.topic == "coverage" and stored.value is not None and stream in self._accounted:
             record = self.tables.get("coverage", stored.key.decode(errors="replace"))
             if isinstance(record, Coverage):
                 self._hear(record)
 
     def _hear(self, record: Coverage) -> None:
-        key = (record.stream, record.generation, record.service)
-        self._accounted.setdefault(key, Accounted()).hear(record)
-        if moved := self._moved.get(record.stream):
-            moved.set()
+        key = (record.generation, record.service)
+        self._accounted[record.stream].setdefault(key, Accounted()).hear(record)
+        self._moved[record.stream].set()
+
+    def _listen(self, stream: str) -> None:
+        self._accounted[stream], self._moved[stream] = {}, asyncio.Event()
+        for record in self.tables.under("coverage", key_of(stream, "").decode()):
+            self._hear(record)
+
+    def rest(self, stream: str) -> None:
+        """Nobody paces it any more; should somebody do again, the table still has it."""
+        self._accounted.pop(stream, None)
+        self._moved.pop(stream, None)
+        self.tables.forget({stream})
 
     async def room(self, source: Source, index: int, *, ahead: int) -> None:
-        moved = self._moved.setdefault(source.stream, asyncio.Event())
+        if source.stream not in self._accounted:
+            self._listen(source.stream)
+        moved = self._moved[source.stream]
         while True:
             moved.clear()
             behind = [s for s in source.readers.get(self._writes, ()) if index >= self._base(source, s) + ahead]
@@ -77,7 +90,7 @@ class Paced(Look):
 
     def _base(self, source: Source, service: str) -> int:
         """The first index a service owes and has not accounted for."""
-        accounted = self._accounted.get((source.stream, source.generation, service))
+        accounted = self._accounted[source.stream].get((source.generation, service))
         taken = accounted.taken if accounted else Ranges()
         first = self.owed_from(source, service)
         return taken.base(first)

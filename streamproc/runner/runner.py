@@ -17,6 +17,7 @@ from streamproc.errors import Expired, Fatal, Fenced, Rejected, Retryable
 from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import At, Book, Parked
 from streamproc.runner.each import EachWay
+from streamproc.runner.ends import LOOK_EVERY_S, keep_s
 from streamproc.runner.fold import FoldWay
 from streamproc.runner.follow import FollowWay
 from streamproc.runner.inputs import Input, Place
@@ -83,7 +84,9 @@ class Runner:
         self.speech = Speech(
             self.service, partitions=shared.bus.partitions, now=shared.now, rng=shared.rng, oversized=claims is not None
         )
-        self.book = Book(self.service, version=self.stage.version, lease=lease, speak=self.speech.coverage)
+        self.book = Book(
+            self.service, version=self.stage.version, lease=lease, speak=self.speech.coverage, now=shared.now
+        )
         self.waits = Waits(now=shared.now)
         self.in_hand: dict[tuple[Sequence, int], int] = {}
         """(sequence, index) handed out and without outcome → start_ms."""
@@ -108,9 +111,8 @@ class Runner:
         try:
             async with asyncio.TaskGroup() as self.tasks:
                 self.way = self._way()
-                jobs = [
-                    self.tasks.create_task(job()) for job in (self.landings.run, self._until_lost, self._until_wanted)
-                ]
+                work = (self.landings.run, self._until_lost, self._until_wanted, self._forget)
+                jobs = [self.tasks.create_task(job()) for job in work]
                 await self._resume_parked()
                 self.working = True
                 jobs.append(intake := self.tasks.create_task(self.intake.run()))
@@ -299,6 +301,15 @@ class Runner:
             return
         given.stored, given.record = stored, wire.decode(topic(given.at[0]), stored)
 
+    async def _forget(self) -> None:
+        """What has been over for long, here and there: see `ends`."""
+        keep = keep_s(self.stage.reads)
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if forgotten := self.book.forget(keep):
+                self.intake.forget(forgotten)
+                self.look.forget({stream for (stream, *_), _ in forgotten})
+
     # outcomes
 
     def find_source(self, given: Input) -> Source | None:
@@ -339,6 +350,9 @@ class Runner:
             self.book.take(given.sequence, given.index, given.until)
         self.book.done(given.at)
         self.book.unpark(given.at, given.sequence.stream)
+        if given.place.count is not None and given.sequence.stream:
+            s = given.sequence
+            self.book.end((s.stream, s.generation, s.root), {s.service: given.place.count})
         self.in_hand.pop((given.sequence, given.index), None)
         self.intake.let_go(given)
 

@@ -11,6 +11,9 @@ from streamproc.wire import Stored
 
 Key = tuple[str, str]
 
+REMEMBERED = 4096
+"""Keys last heard of. An attempt that began before all of these is made again, to be sure."""
+
 
 class Waits:
     """Of one lease. `again` is called once: when the key is heard of, or when the deadline has come."""
@@ -19,6 +22,9 @@ class Waits:
         self._now = now
         self._heard = 0
         self._heard_at: dict[Key, int] = {}
+        """The last heard of last."""
+        self._forgotten = 0
+        """Up to when keys that were heard of are no longer remembered."""
         self._by_key: dict[Key, dict[int, Callable[[], None]]] = {}
         self._deadlines: list[tuple[int, int, Key]] = []
         self._ticket = 0
@@ -33,7 +39,9 @@ class Waits:
 
     def wait(self, missing: NotYet, *, since: int, deadline_ms: int, again: Callable[[], None]) -> None:
         key = (missing.topic, missing.key)
-        if self._heard_at.get(key, 0) > since:  # it came while the attempt was under way
+        if (
+            self._heard_at.get(key, 0) > since or self._forgotten > since
+        ):  # it came, or may have, while the attempt was under way
             asyncio.get_running_loop().call_soon(again)
             return
         self._ticket += 1
@@ -49,7 +57,10 @@ class Waits:
     def heard(self, stored: Stored) -> None:
         self._heard += 1
         key = (stored.topic, stored.key.decode(errors="replace"))
+        self._heard_at.pop(key, None)
         self._heard_at[key] = self._heard
+        if len(self._heard_at) > REMEMBERED:
+            self._forgotten = self._heard_at.pop(next(iter(self._heard_at)))
         self._go_on(key)
 
     def _go_on(self, key: Key) -> None:

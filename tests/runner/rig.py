@@ -57,7 +57,8 @@ class Rig:
         options.setdefault("bounds", Bounds(calls=8, batch=16))
         options.setdefault("backoff", Backoff(first_s=0.01, most_s=1.0))
         bus = options.pop("bus", None) or MemoryBus(self.log)
-        return Service(name, stage, bus, now=loop.time, rng=random.Random(2), **options)
+        options.setdefault("now", loop.time)
+        return Service(name, stage, bus, rng=random.Random(2), **options)
 
     @asynccontextmanager
     async def running(self, name: str, stage: Stage, **options: Any) -> AsyncIterator[Service]:
