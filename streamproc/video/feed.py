@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from math import floor
 from time import monotonic
 
 import av
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from streamproc.errors import Misconfigured
 from streamproc.video.address import Address
@@ -25,12 +28,19 @@ from streamproc.video.windows import Cut, Picture
 
 JUMP_S = Fraction(5)
 """More than this between two frames, or behind the wall clock, is no network's jitter."""
+LEAD_S, SLEW = Fraction(30), Fraction(1, 100)
+"""A feed may be so far ahead of the wall clock (a playlist begins some segments back); where its clock is fast and it comes
+to more, its time is held back by this share."""
+AT_ONCE_S = 0.005
+"""A packet that comes sooner had been waiting for us."""
 
 
 @dataclass(slots=True)
 class StreamTime:
     """Timestamps of one connection as stream time. `now_s` is the stream's time by the wall clock."""
 
+    late_s: Fraction = Fraction(0)
+    """How long the first frame has waited for us."""
     offset_s: Fraction | None = None
     last_s: Fraction = Fraction(-1)
     wanted_s: Fraction = Fraction(0)
@@ -39,12 +49,15 @@ class StreamTime:
 
     def at(self, time_s: Fraction, now_s: Fraction) -> Fraction:
         if self.offset_s is None:
-            self.offset_s = now_s - time_s
+            self.offset_s = now_s - self.late_s - time_s
         found = time_s + self.offset_s
         step_s = found - self.last_s
         if (self.last_s >= 0 and not 0 <= step_s <= JUMP_S) or now_s - found > JUMP_S:
             self.jumps += 1
             self.offset_s = max(now_s, self.last_s) - time_s
+            found = time_s + self.offset_s
+        elif found - now_s > LEAD_S:
+            self.offset_s -= step_s * SLEW
             found = time_s + self.offset_s
         self.last_s = found
         return found
@@ -75,13 +88,14 @@ class ReadFeed:
     """The first sample nobody has."""
 
     def run(self) -> Iterator[list[Picture] | Dropped]:
-        rule, next_k = self.cut.sampling.rule, self.next_k
+        rule, next_k, began = self.cut.sampling.rule, self.next_k, monotonic()
         if not isinstance(rule, Rate):
             raise Misconfigured("a feed has no first frame to count from: say --fps, not --every")
         with opened(self.address, self.limits) as video:
             painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
-            times = StreamTime(wanted_s=next_k / rule.per_s)
-            for pts, frame in _frames(video, times):
+            waiting, packets = _waiting(video, Fraction(monotonic() - began))
+            times = StreamTime(late_s=waiting, wanted_s=next_k / rule.per_s)
+            for pts, frame in _frames(video, packets, times):
                 time_s = times.at(pts * video.time_base, Fraction(monotonic() - self.zero_s))
                 k = floor(time_s * rule.per_s)
                 if k >= next_k:
@@ -92,12 +106,33 @@ class ReadFeed:
             yield Dropped(video.damage or "the feed ended", times.jumps)
 
 
-def _frames(video: Opened, times: StreamTime) -> Iterator[tuple[int, VideoFrame]]:
+def _waiting(video: Opened, opening_s: Fraction) -> tuple[Fraction, Iterator[Packet[VideoStream]]]:
+    """How much of the feed came while it was being opened, and all packets from its first on.
+
+    Else a feed would seem as far in the future as its opening took: its first frame is that old when we get it.
+    """
+    packets, most_s = video.packets_on(), min(opening_s, JUMP_S)
+    held: list[Packet[VideoStream]] = []
+    waited_s, first, asked = Fraction(0), None, monotonic()
+    for packet in packets:
+        held.append(packet)
+        if packet.pts is not None:
+            first = packet.pts if first is None else first
+            waited_s = min((packet.pts - first) * video.time_base, most_s)
+        if monotonic() - asked > AT_ONCE_S or waited_s == most_s or waited_s < 0:
+            break
+        asked = monotonic()
+    return max(Fraction(0), waited_s), chain(held, packets)
+
+
+def _frames(
+    video: Opened, packets: Iterator[Packet[VideoStream]], times: StreamTime
+) -> Iterator[tuple[int, VideoFrame]]:
     """Frames as they come; pictures that nobody needs, and those before the first that is whole, are left out."""
     context, clock = video.stream.codec_context, Clock()
     spare = video.reader.spare if video.reader else never
     whole = False
-    for packet in video.packets_on():
+    for packet in packets:
         if packet.pts is not None and times.early(packet.pts * video.time_base) and spare(bytes(packet)):
             continue
         try:
