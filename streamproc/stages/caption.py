@@ -32,6 +32,8 @@ TEXT: Final = "text"
 
 SYSTEM: Final = "You are shown pictures of a video in time order. Say what is to be seen in them, and nothing else."
 PROMPT: Final = "Say in two sentences what these pictures show."
+PROMPT_OF_FIELDS: Final = """Say what these pictures show. Answer with a JSON object that has these fields:
+{fields}"""
 AGAIN: Final = "Answer with all fields. Left out, or answered with what is not allowed there, was: {missing}."
 
 
@@ -50,6 +52,12 @@ class Options(Informed):
     fields: Fields = Field({}, description="What a caption has: name → JSON schema of its value. None: words alone.")
     optional: tuple[str, ...] = Field((), description="Fields that an answer may lack.")
     again: int = Field(1, ge=0, le=4, description="How often fields that are missing are asked for again.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_are_asked_for(cls, said: Any) -> Any:
+        asks = not isinstance(said, dict) or "prompt" in said or not said.get("fields")
+        return said if asks else said | {"prompt": PROMPT_OF_FIELDS}
 
     @model_validator(mode="after")
     def _only_fields_that_there_are(self) -> Self:

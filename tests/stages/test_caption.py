@@ -324,6 +324,25 @@ def test_what_makes_no_sense_is_refused_by_name(options: dict[str, Any], said: s
         Options.model_validate({"model": "m"} | options)
 
 
+def test_a_task_with_fields_and_no_prompt_asks_for_its_fields() -> None:
+    options = Options.model_validate({"model": "m", "fields": THREE})
+    again = Options.model_validate(options.model_dump())
+    assert "{fields}" in options.prompt
+    assert again == options, "what is written into a source reads the same"
+
+
+@told
+async def test_an_answer_that_is_larger_than_any_record_fails_its_window_alone() -> None:
+    story = Watching.of()
+    source = story.stream(WORDS, "caption.m")
+    models = Scripted(lambda call: ["a" * (3_000_000 if call.prompt.pictures[0].t_ms == 0 else 3)])
+    async with story.running("caption.m", Captioner("m", models)):
+        story.show(source, 0, 1)
+        found = await story.come("captions", 2)
+    assert [c.outcome for c in found] == ["failed", "done"]
+    assert "bytes" in (found[0].reason or "")
+
+
 def test_a_prompt_tells_what_fields_mean_since_a_server_held_to_a_schema_does_not() -> None:
     options = Options.model_validate({"model": "m", "fields": THREE, "prompt": "{fields}"})
     of = window(toys.source("m", services=(), count=0), 0)
