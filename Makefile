@@ -5,8 +5,15 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test setup check bench constraints clean
 
-demo:
-	@echo "not yet: the main path, from a video to its events, is not built" >&2; exit 1
+# Everything once, on a film with known events, without any model. Needs a Python and nothing else.
+demo: $(VENV)/.installed
+	@$(VENV)/bin/streamproc demo
+
+$(VENV)/.installed: pyproject.toml constraints.txt .ci/python
+	@echo "Installing into $(VENV)" >&2
+	@[ -x $(PY) ] || .ci/python -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
 
 # Real brokers and killed processes on a busy machine: what fails is tried once more, by itself, and must pass then. Both
 # runs are printed; a test that needs the second one is a finding.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamproc.cli.frame import BusOption, Code, JsonOption, deployed, emit, run, say, settings
-from streamproc.errors import Rejected, Retryable
+from streamproc.errors import Misconfigured, Rejected, Retryable
 
 if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
@@ -80,6 +80,8 @@ def command(
     from streamproc.task import load
 
     told = settings(bus=bus)
+    if fps is not None and every is not None:
+        raise Misconfigured("either --fps or --every says which frames are looked at")
     over = {"sampling.fps": fps, "sampling.every": every, "sampling.window_s": window, "sampling.step_s": step}
     options = [*(set_ or ()), *(f"{key}={value}" for key, value in over.items() if value is not None)]
     served, models = named(told, model or ())

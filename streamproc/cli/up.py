@@ -67,9 +67,11 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)
             await here.start(plans)
-            while not (until_idle and await process.idle()):
+            while True:
                 if not names:
                     await here.start_what_is_named()
+                if until_idle and await process.idle():
+                    return
                 await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -29,7 +29,7 @@ from streamproc.pipeline.streams import Wanted
 from streamproc.pipeline.tail import Tail
 from streamproc.task import Task
 from streamproc.topics import topic
-from streamproc.video.sources import STACK, halves
+from streamproc.video import address
 
 SUMMARY = "summary.json"
 CLOCKS = ("seconds", "attempts", "tokens")
@@ -248,7 +248,11 @@ def summary(folder: Path) -> dict[str, Any] | None:
 
 def digest_of(uri: str) -> str | None:
     """Of the bytes of the file, or files, that a source names; None where it names none. Blocking: call it in a thread."""
-    paths = [Path(half) for half in halves(uri)] if uri.startswith(STACK) else [Path(uri.removeprefix("file://"))]
+    paths = (
+        [Path(half) for half in address.halves(uri)]
+        if uri.startswith(address.STACK)
+        else [Path(uri.removeprefix("file://"))]
+    )
     digests = []
     for path in paths:
         if not path.is_file():

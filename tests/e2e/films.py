@@ -1,0 +1,39 @@
+"""Small films whose events the observer measures: plain rooms in which coloured boxes come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT, RATE = 160, 96, 10
+COLOURS = {"red": (215, 30, 30), "blue": (30, 60, 210), "green": (40, 170, 40)}
+Box = tuple[str, float, float]
+"""Colour, and from when to when it is there, in seconds."""
+
+
+def film(path: Path, seconds: float, *boxes: Box) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.time_base = Fraction(1, RATE)
+        stream.options = {"preset": "ultrafast", "g": "20"}
+        for number in range(round(seconds * RATE)):
+            frame = av.VideoFrame.from_ndarray(_picture(number / RATE, boxes), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def _picture(t: float, boxes: Sequence[Box]) -> NDArray[np.uint8]:
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    for i, (colour, begin, end) in enumerate(boxes):
+        if begin <= t < end:
+            image[16:80, 8 + 48 * (i % 3) : 48 + 48 * (i % 3)] = COLOURS[colour]
+    return image
