@@ -83,7 +83,7 @@ def prompt_of(options: Options, wanted: Labels, window: Window, context: Context
 
 def wish(question: str) -> str:
     """What a question without labels asks for, as the one label: 'tell me when it rains' → 'it rains'."""
-    return _WISH.sub("", question.strip(), count=1).strip(" \t\n:.?!,")[:_LONGEST_LABEL].strip()
+    return _WISH.sub("", " ".join(question.split()), count=1).strip(" :.?!,")[:_LONGEST_LABEL].strip()
 
 
 def _event(*, teams: bool) -> str:

@@ -237,7 +237,7 @@ def test_the_vote_is_the_same_in_whatever_order_samples_came(data: st.DataObject
         ("tell me when a red car passes", "a red car passes"),
         ("Tell me whenever it rains.", "it rains"),
         ("Please let me know if someone falls!", "someone falls"),
-        ("a dog", "a dog"),
+        ("tell me when\n a dog\n  barks\n", "a dog barks"),
         ("a man who will say hello", "a man who will say hello"),
         ("tell me when", ""),
         ("  ", ""),
