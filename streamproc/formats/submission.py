@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
-from typing import Final
+from typing import Final, Literal
 
-from streamproc.errors import Rejected
+from streamproc.errors import Rejected, did_you_mean
 
 COLUMNS: Final = (
     "video",
@@ -29,6 +29,22 @@ COLUMNS: Final = (
 )
 _NUMBERS: Final = (1, 2, 4, 6, 7, 8, 9)
 """Columns that hold whole numbers. `video` is a number or a name."""
+_LABEL: Final = 5
+
+KINDS: Final[dict[str, Literal["choice", "number", "text"]]] = {
+    "start_frame": "choice",
+    "incident": "choice",
+    "severity": "choice",
+    "ego": "choice",
+    "label": "choice",
+    "cyclists": "number",
+    "animals": "number",
+    "pedestrians": "number",
+    "vehicles": "number",
+    "before": "text",
+    "reason": "text",
+}
+"""How several submissions agree on a cell: by frequency, by the median, or by the sentence that is most like the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +66,9 @@ class Clip:
     reason: str
 
 
-def read(data: bytes, *, file: str) -> list[Clip]:
-    """All rows in their order. LF or CRLF, texts with line breaks, a byte order mark: all fine."""
+def read(data: bytes, *, file: str, labels: Collection[str] = ()) -> list[Clip]:
+    """All rows in their order. LF or CRLF, texts with line breaks, a byte order mark: all fine. `labels`: those that there
+    are, where they are known."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -68,6 +85,9 @@ def read(data: bytes, *, file: str) -> list[Clip]:
             if not row:
                 continue  # an empty line, as editors leave at the end
             clip = _clip(row, f"{file} line {rows.line_num}")
+            if labels and clip.label not in labels:
+                near = did_you_mean(clip.label, labels)
+                raise Rejected(f"{file} line {rows.line_num}: '{COLUMNS[_LABEL]}' is '{clip.label}', no label{near}")
             if clip.video in seen:
                 raise Rejected(
                     f"{file} line {rows.line_num}: video {clip.video} stands in line {seen[clip.video]} already"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,13 @@ def test_a_clip_that_stands_twice_is_refused() -> None:
 def test_a_row_that_is_too_short_is_refused() -> None:
     with pytest.raises(Rejected, match="f line 3: 2 columns instead of 12"):
         submission.read(_row() + b"2,3\n", file="f")
+
+
+def test_a_label_that_there_is_not_is_refused_by_line_where_labels_are_known() -> None:
+    assert submission.read(_row(), file="f", labels=("x", "y"))[0].label == "y"
+    with pytest.raises(Rejected, match="f line 2: 'Label' is 'y', no label; did you mean 'yy'"):
+        submission.read(_row(), file="f", labels=("yy",))
+
+
+def test_every_cell_has_a_kind_of_its_own_to_agree_on() -> None:
+    assert ["video", *submission.KINDS] == [field.name for field in fields(Clip)]

@@ -15,7 +15,7 @@ from streamproc.messages import Tokens
 from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.reply import Finish, Reply, Sample
-from streamproc.stages.ensemble.cluster import Asked, Decision, clustered, most_alike, prompt_of, words
+from streamproc.stages.ensemble.cluster import Asked, Decision, clustered, prompt_of, sentences, words
 
 ROWS = [
     {"start_frame": 431, "before": "A crossing.", "reason": "A van cuts in from the right."},
@@ -153,7 +153,17 @@ def test_whatever_json_it_is_the_frame_is_one_of_the_inputs(frame: Any, members:
         assert words(decision.fields) <= 30
 
 
-def test_the_sentences_that_stand_are_those_most_like_the_others_and_short_if_any_are() -> None:
-    long = {"reason": "A van cuts in from the right " + "and " * 30}
-    assert most_alike([*ROWS, long], 30) in ROWS[:2]
-    assert most_alike([long], 30) is long
+def test_the_sentences_that_stand_are_those_most_like_the_others_if_they_are_short_enough() -> None:
+    long = {"before": "A road.", "reason": "A van cuts in from the right " + "and " * 30}
+    assert sentences([*ROWS, long], 30)["before"] in ("A crossing.", "A red light.")
+    pair = [{"before": "b " * 25, "reason": "r"}, {"before": "b", "reason": "r " * 29}]
+    assert sentences(pair, 10) == {"before": "b", "reason": "r"}, "one of each"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=4), st.integers(2, 40))
+def test_they_never_have_too_many_words(lengths: list[tuple[int, int]], most: int) -> None:
+    rows = [{"before": "b " * before, "reason": "r " * reason} for before, reason in lengths]
+    own = sentences(rows, most)
+    assert words(own) <= most
+    if all(words(row) > most for row in rows) and len(rows) == 1:
+        assert words(own) == most, "cut, and no more than needed"

@@ -2,13 +2,14 @@
 
 The model puts together those with the same reason, and answers for the largest group: its smallest frame, and two
 sentences that have at most so many words in all. What it says is checked: a frame that no description has gives way to the
-most frequent one, the smallest of several; too many words are asked for once more, and then the group's own best sentences
-stand, of the description that is most like the others. An answer that cannot be read decides nothing.
+most frequent one, the smallest of several; too many words are asked for once more, and then the group's own sentences stand,
+of the description that is most like the others. An answer that cannot be read decides nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 import orjson
@@ -105,10 +106,8 @@ async def clustered(rows: Sequence[Row], asked: Asked, ask: Ask) -> tuple[Decisi
     if longer is None:
         return Decision(fields={}, members=(), how="unreadable"), answers
     decision = _decided(longer[0], rows, f"{longer[1]}, too many words")
-    group = [rows[m] for m in decision.members] or list(rows)
-    best = most_alike(group, asked.words)
-    texts = {name: best[name] for name in TEXTS if best.get(name)}
-    return Decision(fields=decision.fields | texts, members=decision.members, how=decision.how), answers
+    own = sentences([rows[m] for m in decision.members] or rows, asked.words)
+    return Decision(fields=decision.fields | own, members=decision.members, how=decision.how), answers
 
 
 def _decided(said: Mapping[str, Any], rows: Sequence[Row], how: str) -> Decision:
@@ -128,10 +127,20 @@ def words(row: Row) -> int:
     return sum(len(str(row.get(name) or "").split()) for name in TEXTS)
 
 
-def most_alike(rows: Sequence[Row], most_words: int) -> Row:
-    """The row whose reason is most like the others'; of those that are short enough, where there are any."""
-    short = [row for row in rows if words(row) <= most_words] or rows
-    return max(short, key=lambda row: sum(_alike(row, other) for other in rows))
+def sentences(rows: Sequence[Row], most: int) -> dict[str, str]:
+    """Out of the rows themselves, of the one whose reason is most like the others'. Where its two are too long together the
+    next ones' are tried, then one of each; two that are too long in every pairing are cut."""
+    alike = sorted(rows, key=lambda row: -sum(_alike(row, other) for other in rows))
+    for before, reason in [*((row, row) for row in alike), *product(alike, alike)]:
+        both = {"before": str(before.get("before") or ""), "reason": str(reason.get("reason") or "")}
+        if words(both) <= most:
+            return both
+    shorter = {name: str(alike[0].get(name) or "").split() for name in TEXTS}
+    before_words = min(len(shorter["before"]), max(most // 2, most - len(shorter["reason"])))
+    return {
+        "before": " ".join(shorter["before"][:before_words]),
+        "reason": " ".join(shorter["reason"][: most - before_words]),
+    }
 
 
 def _alike(row: Row, other: Row) -> float:
