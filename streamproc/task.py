@@ -19,6 +19,7 @@ from typing import Annotated, Any, Self, cast, get_args, get_origin
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.stages.caption import Options as Caption
@@ -288,7 +289,7 @@ def options(section: type[Section] = Task, prefix: str = "") -> Iterator[Option]
         yield Option(
             prefix + name,
             _type(field),
-            None if field.is_required() else field.get_default(call_default_factory=True),
+            None if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             _bounds(field),
             field.description or "",
             section.VARIABLES if prompts else {},  # type: ignore[attr-defined]  # `prompts` says it is an Asking

@@ -21,10 +21,11 @@ def register(root: typer.Typer) -> None:
 @app.command("list", epilog="Example: streamproc tasks list")
 def list_(json: JsonOption = False) -> None:
     """Every task that ships; a TOML file of your own goes wherever a name does."""
-    from streamproc.task import asking, load, tasks
+    from streamproc.pipeline.parts import planned
+    from streamproc.task import load, tasks
 
     found = [load(name) for name in tasks()]
-    stages = {t.name: [s for s in (*asking(), "dedup", "ensemble") if getattr(t, s, None) is not None] for t in found}
+    stages = {t.name: list(dict.fromkeys(p.stage for p in planned(t))) for t in found}
     if json:
         emit([{"name": t.name, "about": t.about, "stages": stages[t.name]} for t in found])
         return
