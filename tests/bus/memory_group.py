@@ -59,7 +59,7 @@ class Group:
             if not before.bus.expired and (before.member.leaving or before.want()):
                 return  # it finishes what it has; its release settles this
             before.revoke()
-            if before.bus.running.is_set():
+            if before.bus.running.is_set() and not before.bus.expired:
                 self.log.moved(self.service, partition, before.bus)
         self.owners[partition] = lease = member.bus.lease_type(member, partition)
         member.grant(lease)
