@@ -8,12 +8,15 @@ far this may run ahead, `look`'s; what lands, the runner's.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 from zlib import crc32
@@ -29,15 +32,20 @@ from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.decode import decode
 from streamproc.video.follow import Feed
+from streamproc.video.glance import Glance
 from streamproc.video.jobs import SLICE_S
-from streamproc.video.recipe import sampling_of
+from streamproc.video.recipe import grid_of, sampling_of
+from streamproc.video.sources import Found
+from streamproc.video.watched import SETTLED_S, Watched
 from streamproc.video.windows import UNREADABLE, Cut, gap
 from streamproc.video.workers import Workers
 
 AHEAD = 256
 PAUSED = "paused"
-FEEDS = 64
-"""At most so many are read in one process: each has a worker of its own for as long as it is connected."""
+MARK = 8
+"""Bytes by which a file is known again; a folder of a hundred thousand makes a cursor of a megabyte."""
+LOOK_EVERY_S = 2.0
+"""At a folder that is watched."""
 
 
 class Place(Struct, frozen=True, array_like=True):
@@ -48,13 +56,15 @@ class Place(Struct, frozen=True, array_like=True):
     began_ms: int | None = None
     """Of a feed: when its stream time was 0, by the wall clock."""
     ended: bool = False
+    taken: bytes = b""
+    """Of a folder that is watched: marks of the videos that have become streams."""
 
 
-Step = tuple[Sequence[Window], Place]
+Step = tuple[Sequence[Window | Source], Place]
 
 
 class Decode(Follow):
-    """`workers` decode files; feeds have their own, so that neither waits for the other."""
+    """`workers` decode files; each feed has one of its own, so that nobody waits for another."""
 
     reads, writes = ("sources",), ("windows",)
     Cursor: ClassVar[Any] = Place
@@ -62,21 +72,21 @@ class Decode(Follow):
     def __init__(
         self,
         workers: Workers,
-        feeds: Workers | None = None,
         *,
         ahead: int = AHEAD,
         limits: Limits | None = None,
         slice_s: float = SLICE_S,
         secrets: Mapping[str, str] | None = None,
+        settled_s: float = SETTLED_S,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         random: Random | None = None,
     ) -> None:
-        """`ahead` where a task does not say; `secrets` instead of the environment."""
+        """`ahead` where a task does not say; `secrets` instead of the environment; `settled_s` of files in watched folders."""
         if ahead < 1:
             raise Misconfigured(f"decoding ahead by {ahead} windows: it must be 1 or more")
-        self._workers, self._feeds = workers, feeds or Workers(FEEDS)
-        self._ahead, self._limits, self._slice_s, self._secrets = ahead, limits or Limits(), slice_s, secrets
+        self._workers, self._limits, self._slice_s = workers, limits or Limits(), slice_s
+        self._ahead, self._secrets, self._settled_s = ahead, secrets, settled_s
         self._now, self._monotonic, self._random = now, monotonic, random or Random()
 
     async def run(self, source: Source, cursor: Place | None, look: Pace) -> AsyncGenerator[Step]:
@@ -112,7 +122,12 @@ class Decode(Follow):
             place = address.parse(here.uri, secrets=self._secrets)
         except Misconfigured as e:  # of one stream; the process has others
             raise Rejected(f"{here.stream}: {e}") from e
-        steps = self._feed(here, cut, place, at, until) if here.live else self._file(here, cut, place, at, until, look)
+        if place.is_file and await asyncio.to_thread(Path(place.target).is_dir):
+            steps = self._folder(here, Path(place.target), at)
+        elif here.live:
+            steps = self._feed(here, cut, place, at, until)
+        else:
+            steps = self._file(here, cut, place, at, until, look)
         async with aclosing(steps):
             async for step in steps:
                 yield step
@@ -131,23 +146,64 @@ class Decode(Follow):
             yield [gap(cut, here, at.index, until, PAUSED)], Place(until, began_ms)
             return
         since_s = self._now() - began_ms / 1000
-        feed = Feed(
-            self._feeds,
-            place,
-            cut,
-            zero_s=self._monotonic() - since_s,  # a wall clock that is set anew moves no feed that is being read
-            clock=self._monotonic,
-            limits=self._limits,
-            random=self._random,
+        async with Workers(1) as worker:
+            feed = Feed(
+                worker,
+                place,
+                cut,
+                zero_s=self._monotonic() - since_s,  # a wall clock that is set anew moves no feed that is being read
+                clock=self._monotonic,
+                limits=self._limits,
+                random=self._random,
+            )
+            async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
+                async for records, index in steps:
+                    yield records, Place(index, began_ms)
+
+    async def _folder(self, here: Source, folder: Path, at: Place) -> AsyncGenerator[Step]:
+        """No windows of its own: each video that has stopped growing there is a stream, under the task as it stands then.
+        What has become one once does not again, whatever becomes of the file."""
+        watched = Watched(folder, settled_s=self._settled_s, clock=self._monotonic)
+        while True:
+            try:
+                found = await asyncio.to_thread(watched.look)
+            except Misconfigured as e:
+                raise Rejected(f"{here.stream}: {e}") from e
+            for one in found:
+                if (mark := _mark(one.name)) not in _marks(at.taken):
+                    at = msgspec.structs.replace(at, taken=at.taken + mark)
+                    yield [await self._child(here, one)], at
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _child(self, folder: Source, one: Found) -> Source:
+        grid = folder.grid
+        sampling = folder.task.get("sampling") or {}
+        if sampling.get("every") is not None:
+            with suppress(Rejected):  # decoding will say so, and end the stream with what it could not read
+                grid = grid_of(sampling, await self._workers.one(Glance(address.parse(one.uri), self._limits)))
+        return msgspec.structs.replace(
+            folder,
+            stream=f"{folder.stream}/{one.name}",
+            revision=0,
+            index=0,
+            uri=one.uri,
+            live=False,
+            from_index=0,
+            grid=msgspec.structs.replace(grid, origin="0", first=0),
         )
-        async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
-            async for records, index in steps:
-                yield records, Place(index, began_ms)
 
     def _begins_ms(self, source: Source, cut: Cut) -> int:
         """Of a new feed: now, and a part of a step that is the stream's own, so that feeds do not all burst together."""
         share = Fraction(crc32(source.stream.encode()), 2**32)
         return round(1000 * (Fraction(self._now()) + share * cut.sampling.step_s))
+
+
+def _mark(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=MARK).digest()
+
+
+def _marks(taken: bytes) -> set[bytes]:
+    return {taken[i : i + MARK] for i in range(0, len(taken), MARK)}
 
 
 def _changes(here: Source, newest: Source, look: Pace, index: int) -> int | None:

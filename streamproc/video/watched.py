@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,11 @@ class Watched:
         self,
         folder: Path,
         *,
-        taken: Iterable[str] = (),
         settled_s: float = SETTLED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`taken`: names that have been said before, by whoever watched until now."""
         self._folder, self._settled_s, self._clock = folder, settled_s, clock
-        self._taken = set(taken)
+        self._taken = set[str]()
         self._growing: dict[Path, _Growing] = {}
         self._passed_over = set[Path]()
 
@@ -75,6 +73,7 @@ class Watched:
             log.warning("%s: left out: %s", file, e)
             return None
         if name in self._taken:
+            log.warning("%s: left out: there is a stream '%s' already", file, name)
             return None
         self._taken.add(name)
         return Found(name, os.path.abspath(file), live=False)

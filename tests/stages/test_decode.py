@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from streamproc.video.windows import Cut
 from streamproc.video.workers import Workers
 from tests.stages.rig import READER, SLICE_S, Reader, Rig, ended, in_order
 from tests.video.files import SLOW, Kind
+from tests.video.rtsp import Camera
 
 MATCH = Kind("stage-match", "mp4", f"{SLOW} -g 25", seconds=20.2)
 COUNT = 21
@@ -236,3 +238,81 @@ async def test_what_has_ended_says_nothing_more_whatever_revision_follows(
         await rig.source(path, stream="other")
         found = await rig.until(lambda records: sum(r.ended for r in records) == 2)
     assert [r for r in found if r.stream == "m"] == first
+
+
+# feeds and folders --------------------------------------------------------------------------------------------------
+
+CAMERA = Kind("stage-camera", "ts", f"{SLOW} -g 10 -bf 0 -x264-params repeat-headers=1", seconds=6)
+
+
+def seen(records: list[Window]) -> list[Window]:
+    return [record for record in records if record.frames]
+
+
+async def test_a_feed_goes_on_in_its_own_time_after_a_restart_and_ends_when_it_is_removed(
+    workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    async with Rig.on(tmp_path / "bus.db") as rig, Camera(CAMERA.make(folder)) as camera:
+        feed: dict[str, Any] = {"uri": camera.url, "live": True, "stream": "door"}
+        await rig.source(**feed)
+        async with rig.running("decode", Decode(workers)):
+            before = await rig.until(lambda records: len(seen(records)) >= 2)
+        async with rig.running("decode", Decode(workers)):
+            await rig.until(lambda records: len(seen(records)) >= len(seen(before)) + 2)
+            await rig.source(**feed, revision=1, state="removed", from_index=10**6)
+            found = in_order(await rig.until(ended))
+    began = {datetime.fromisoformat(r.utc) - timedelta(milliseconds=r.start_ms) for r in found if r.utc}
+    assert len(began) == 1
+    assert all(record.reason == "missing" for record in found[:-1] if not record.frames)
+    assert found[-1].count == found[-1].index
+    times = [frame.t_ms for record in seen(found) for frame in record.frames]
+    assert len(times) >= 20
+
+
+async def test_a_feed_that_is_paused_goes_on_in_the_present(workers: Workers, folder: Path, tmp_path: Path) -> None:
+    async with Rig.on(tmp_path / "bus.db") as rig, Camera(CAMERA.make(folder)) as camera:
+        feed: dict[str, Any] = {"uri": camera.url, "live": True, "stream": "door"}
+        await rig.source(**feed)
+        async with rig.running("decode", Decode(workers)):
+            before = in_order(await rig.until(lambda records: len(seen(records)) >= 2))
+            at = before[-1].until
+            await rig.source(**feed, revision=1, state="paused", from_index=at)
+            await rig.source(**feed, revision=2, from_index=at + 2)
+            found = in_order(await rig.until(lambda records: any(r.frames and r.revision == 2 for r in records)))
+    pause = next(record for record in found if record.revision == 1)
+    assert (pause.outcome, pause.reason, pause.until) == ("skipped", "paused", at + 2)
+
+
+async def test_two_feeds_that_are_added_at_once_do_not_burst_together(folder: Path, tmp_path: Path) -> None:
+    async with Rig.on(tmp_path / "bus.db") as rig, Camera(CAMERA.make(folder)) as camera, Workers(1) as workers:
+        for stream in ("front", "back"):
+            await rig.source(camera.url, live=True, stream=stream)
+        async with rig.running("decode", Decode(workers, now=lambda: 1000.0)):
+            found = await rig.until(lambda records: len({r.stream for r in records}) == 2)
+    begins = {r.stream: datetime.fromisoformat(r.utc or "") - timedelta(milliseconds=r.start_ms) for r in found}
+    front, back = (begins[stream].timestamp() - 1000 for stream in ("front", "back"))
+    assert 0 <= min(front, back) < max(front, back) < 1
+
+
+async def test_a_folder_becomes_a_stream_for_each_video_in_it_once(
+    workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    watched = tmp_path / "watched"
+    (watched / "cup").mkdir(parents=True)
+    for name in ("first.mp4", "cup/second.mp4", "notes.txt"):
+        (watched / name).write_bytes(MATCH.make(folder).read_bytes())
+    async with Rig.on(tmp_path / "bus.db") as rig:
+        await rig.source(watched, stream="games", sampling={"fps": None, "every": 10, "window_s": None})
+        async with rig.running("decode", Decode(workers, settled_s=0.1)):
+            found = await rig.until(lambda records: sum(r.ended for r in records) == 2)
+        async with rig.running("decode", Decode(workers, settled_s=0.1)):
+            (watched / "third.mp4").write_bytes(MATCH.make(folder).read_bytes())
+            found = await rig.until(lambda records: sum(r.ended for r in records) == 3)
+        sources = {source.stream: source for source in await rig.records("sources")}
+        versions = len(await rig.records("sources"))
+    assert {r.stream for r in found} == {"games/first", "games/cup/second", "games/third"}
+    assert {r.count for r in found if r.ended} == {51}
+    assert versions == 4, "each is said once, after a restart too"
+    first = sources["games/first"]
+    assert (first.uri, first.live, first.grid.step) == (str(watched / "first.mp4"), False, "2/5")
+    assert first.task == sources["games"].task

@@ -293,13 +293,15 @@ def test_a_file_that_comes_whole_by_another_name_is_taken_under_that(tmp_path: P
     assert [one.name for one in there] == ["a"]
 
 
-def test_what_was_taken_before_and_what_no_stream_can_be_called_is_left(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_no_stream_can_be_called_is_said_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    files(tmp_path, "old.mp4", "match@2.mp4", "new.mp4")
-    watched = Watched(tmp_path, taken=["old"], settled_s=10, clock=lambda: now[0])
+    files(tmp_path, "match@2.mp4", "new.mp4", "new.mkv", "notes.txt")
+    watched = Watched(tmp_path, settled_s=10, clock=lambda: now[0])
     watched.look()
     now[0] = 10
-    assert [one.name for one in watched.look()] == ["new"]
-    assert "match@2.mp4" in caplog.text
+    assert [one.uri for one in watched.look()] == [str(tmp_path / "new.mkv")]
+    for name in ("match@2.mp4", "new.mp4", "notes.txt"):
+        assert caplog.text.count(f"{name}: left out") == 1
+    now[0] = 20
+    assert watched.look() == []
+    assert caplog.text.count("left out") == 3
