@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from streamproc.bus.kafka.connections import unhurried
 from streamproc.bus.kafka.mapping import at, mapped
 from streamproc.bus.kafka.names import Names
 from streamproc.errors import Misconfigured
@@ -58,9 +60,10 @@ async def create(
 ) -> None:
     """Make them. One that somebody else has just made is as good."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **options)
+    opening = unhurried(admin.start())
     with at(f"broker {bootstrap}"):
-        await admin.start()
         try:
+            await asyncio.shield(opening)
             new = [
                 NewTopic(
                     names.topic(topic.name),
@@ -76,4 +79,5 @@ async def create(
                 if error not in (errors.NoError, errors.TopicAlreadyExistsError):
                     raise mapped(error(text or ""), f"topic {name}")
         finally:
+            await asyncio.wait([opening])
             await admin.close()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +33,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from streamproc.bus.kafka.connections import CLOSE_S, Door, unhurried
 from streamproc.wire import Stored
 
 __all__ = ["READ_UNCOMMITTED", "ConsumerProtocolMemberAssignment", "ConsumerProtocolMemberMetadata", "TopicPartition"]
@@ -51,13 +52,6 @@ def tune() -> None:
     logger = logging.getLogger("aiokafka")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
-
-
-def unhurried(opening: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task to be shielded: aiokafka, cancelled while it opens, leaves a connection open. Close when it has ended."""
-    task = asyncio.create_task(opening)
-    task.add_done_callback(lambda t: None if t.cancelled() else t.exception() and None)  # whoever waits hears of it
-    return task
 
 
 def now_s() -> float:
@@ -113,6 +107,8 @@ class Client:
     def __init__(self, bootstrap: str, options: Mapping[str, Any], *, name: str, request_s: float) -> None:
         self._options = {**options, "client_id": name, "request_timeout_ms": round(request_s * 1000)}
         self.inner = AIOKafkaClient(bootstrap_servers=bootstrap, retry_backoff_ms=50, **self._options)
+        self._door = Door(self.inner)
+        self.leave = self._door.leave
         self._within_s = request_s
         self._opening: asyncio.Task[None] | None = None
 
@@ -127,24 +123,14 @@ class Client:
     async def close(self) -> None:
         if self._opening is not None:
             await asyncio.wait([self._opening])
-        await self.inner.close()
-        for _ in range(2):
-            await asyncio.sleep(
-                0
-            )  # closing a connection takes the loop another turn; a caller's loop may end with this
-
-    def leave(self, lane: str) -> None:
-        """Close the connections of a lane that nobody uses any more."""
-        for node, group in list(self.inner._conns):
-            if group == lane:
-                self.inner._conns.pop((node, group)).close()
+        await self._door.close()
 
     async def _say_why(self) -> None:
         """aiokafka logs why a bootstrap failed and raises something else: ask again, and let the cause out."""
         host, port, _ = self.inner.hosts[0]
         ours = {k: v for k, v in self._options.items() if k not in ("retry_backoff_ms",)}
         connection = await create_conn(host, port, **ours)
-        connection.close()
+        await asyncio.wait([connection.close()], timeout=CLOSE_S)
 
     async def persist(self, once: Callable[[], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._within_s
@@ -345,9 +331,11 @@ class Group(GroupCoordinator):  # type: ignore[misc]  # aiokafka is not typed
                 await self.close()
         except (TimeoutError, errors.KafkaError) as e:
             log.info("left group %s without its knowledge: %r", self.group_id, e)
-            for task in (self._coordination_task, self._heartbeat_task, self._commit_refresh_task):
-                if task is not None:
-                    task.cancel()
+            tasks = [self._coordination_task, self._heartbeat_task, self._commit_refresh_task]
+            under_way = [task for task in tasks if task is not None]
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     @property
     def leads(self) -> bool:
@@ -384,11 +372,3 @@ class Group(GroupCoordinator):  # type: ignore[misc]  # aiokafka is not typed
         if joined:
             self.beat_s = max(self.beat_s, sent_s)
         return joined
-
-
-async def abandon(producer: Any) -> None:
-    """The end of a producer that does not stop: its task cancelled, its connections closed, nothing waited for."""
-    producer._closed = True
-    if (task := producer._sender.sender_task) is not None:
-        task.cancel()
-    await producer.client.close()

@@ -133,7 +133,7 @@ class Intake:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._client.leave(self._lane)
+        await self._client.leave(self._lane)
 
     @property
     def _each_bytes(self) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 
-from streamproc.bus.kafka.insides import TopicPartition, abandon, unhurried
+from streamproc.bus.kafka.connections import CLOSE_S, Door, end, unhurried
+from streamproc.bus.kafka.insides import TopicPartition
 from streamproc.bus.kafka.mapping import mapped
 from streamproc.errors import TooLarge
 from streamproc.wire import Entry
@@ -24,7 +25,6 @@ BATCH_BYTES = 2**19
 """Below any topic's limit, which is for whole batches; a record that is larger has a batch of its own."""
 
 REQUEST_BYTES = 20 * 2**20
-CLOSE_S = 2.0
 
 
 class Transactions:
@@ -47,6 +47,7 @@ class Transactions:
             retry_backoff_ms=5,
             **options,
         )
+        self._door = Door(self._producer.client)
 
     async def open(self) -> None:
         self._opening = unhurried(self._producer.start())
@@ -84,12 +85,10 @@ class Transactions:
                 await self._producer.stop()
         except TimeoutError:
             log.info("a producer did not stop within %g s: abandoned", CLOSE_S)
-            if self._opening is not None:
-                self._opening.cancel()
-            await abandon(self._producer)
         except (errors.KafkaError, OSError) as e:
             log.info("a producer ended with %r", e)
-            await abandon(self._producer)
+        finally:
+            await end(self._producer, self._door, self._opening)
 
     async def _send(self, entries: Iterable[Entry]) -> list[Any]:
         by_place: dict[tuple[str, int], list[Entry]] = defaultdict(list)

@@ -205,6 +205,33 @@ async def test_a_landing_whose_end_nobody_saw_is_found_or_landed_again_and_never
         assert await values(bus, "out") == [b"%d" % i for i in range(6)]
 
 
+async def test_a_producer_whose_broker_takes_nothing_more_ends_and_leaves_no_connection_open(
+    lone: brokers.Brokers, open_bus: Open
+) -> None:
+    """Its last bytes are never sent; whoever waited for that would wait as long as the broker is stopped."""
+    bus = await open_bus(lone.bootstrap, landing_s=1.0)
+    await bus.create([bare("in")])
+    node = lone.cluster.nodes[0].pid
+    assert node is not None
+    producer = bus.transactions("hanging")
+    await producer.open()
+    await producer.write(entries(1))
+    writers = [conn._writer for conn in producer._producer.client._conns.values()]
+    sockets = [writer.get_extra_info("socket") for writer in writers]
+    assert all(socket.fileno() >= 0 for socket in sockets)
+    os.kill(node, signal.SIGSTOP)
+    try:
+        for writer in writers:
+            writer.write(bytes(32 * 2**20))  # more than the kernel takes in the broker's stead
+        with pytest.raises(TimeoutError):
+            await producer.write(entries(1))
+        await asyncio.wait_for(producer.close(), PATIENCE_S)
+        assert sockets
+        assert [socket.fileno() for socket in sockets] == [-1] * len(sockets)
+    finally:
+        os.kill(node, signal.SIGCONT)
+
+
 async def test_work_goes_on_after_the_broker_was_restarted(lone: brokers.Brokers, open_bus: Open) -> None:
     bus = await open_bus(lone.bootstrap, session_s=3.0)
     await bus.create([bare("in"), bare("out")])

@@ -4,6 +4,7 @@ aiokafka, `insides.py` has to be looked at before anything else."""
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from streamproc.bus.kafka import Kafka
 from streamproc.bus.kafka.insides import EARLIEST, LATEST, Batches, Client, TopicPartition, now_s, tune
-from tests.bus.kafka.world import entries, landing, leases, working
+from tests.bus.kafka.world import PATIENCE_S, entries, landing, leases, working
 
 ROOM = Path(inspect.getfile(Client)).parent
 
@@ -31,7 +34,7 @@ def parameters(what: Any) -> list[str]:
 
 
 def test_only_insides_reaches_into_aiokafka() -> None:
-    """What others import of it is what it exports and documents."""
+    """What others import of it is what it exports and documents; what its clients are made of, `connections` knows too."""
     public = {"aiokafka", "aiokafka.abc", "aiokafka.admin", "aiokafka.errors"}
     for file in ROOM.glob("*.py"):
         if file.name == "insides.py":
@@ -77,10 +80,15 @@ def test_names_we_reach_for_are_there() -> None:
         inspect.getsource(GroupCoordinator.__init__): ["self.coordinator_id", "self.member_id", "_rejoin_needed_fut",
                                                        "_coordination_task", "_group_subscription"],
         inspect.getsource(CoordinatorGroupRebalance): ["_rejoin_needed_fut = create_future()"],
-        inspect.getsource(AIOKafkaProducer.__init__): ["self._sender", "self.client"],
+        inspect.getsource(AIOKafkaProducer.__init__): ["self._sender", "self.client", "self._message_accumulator", "self._closed"],
+        inspect.getsource(AIOKafkaClient.__init__): ["self._conns", "self._sync_task", "self._md_update_fut"],
+        inspect.getsource(AIOKafkaClient._get_conn): ["conn_id = (node_id, group)", "conn.connected()"],
+        inspect.getsource(AIOKafkaConnection): ["self._writer", "return self._closed_fut"],
     }.items():  # fmt: skip
         assert [name for name in names if name not in source] == []
     assert isinstance(sender.Sender.sender_task, property)
+    assert parameters(AIOKafkaClient._get_conn) == ["node_id", "group", "no_hint"]
+    assert parameters(MessageAccumulator.fail_all) == ["exception"]
 
 
 def test_the_backoff_between_transactions_is_still_read_from_where_it_is_set() -> None:
@@ -136,6 +144,25 @@ async def test_an_error_that_passes_is_asked_again_and_not_taken_for_an_answer()
     moved = errors.NotCoordinatorForGroupError.errno
     client = scripted(offsets(loading), offsets(moved), offsets(0, (0, 42, "", 0)))
     assert await client.committed("g", {"t": [0]}) == {TopicPartition("t", 0): 42}
+
+
+@pytest.mark.kafka
+async def test_a_closed_client_opens_nothing_more_and_keeps_nobody_waiting(bus: Kafka) -> None:
+    """Whatever was under way would open it again, or wait for ever for metadata that nobody brings."""
+    client = Client(bus.bootstrap, {}, name="test", request_s=5)
+    await client.open()
+    places = {TopicPartition(bus.names.topic("in"), 0): LATEST}
+    await client.offsets(places)
+    under_way = [asyncio.ensure_future(client.offsets(places)) for _ in range(20)]
+    waiting = asyncio.ensure_future(client.refresh())
+    await client.close()
+    async with asyncio.timeout(PATIENCE_S):
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
+        await waiting
+    assert all(isinstance(end, dict | errors.KafkaError) for end in ended), ended
+    assert not any(conn.connected() for conn in client.inner._conns.values())
+    with pytest.raises(errors.KafkaError, match="closed"):
+        await client.offsets(places)
 
 
 @pytest.mark.kafka
