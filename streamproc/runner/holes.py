@@ -170,8 +170,9 @@ class Holes:
         stage, writers = self.r.stage, self.r.book.writers
         if not revisions or sequence[:2] in writers:
             return bool(revisions)
-        joined = {s for source in revisions for s in stage.joins(source)} if isinstance(stage, Fold) else set[str]()
-        return sequence.service in joined and sequence.root in {root for _, root in writers}
+        if not isinstance(stage, Fold) or sequence.root not in {root for _, root in writers}:
+            return False
+        return any(sequence.service in stage.joins(s) and stage.counts(s, sequence.root) for s in revisions)
 
     def _topic_of(self, service: str) -> str:
         """Where a service writes its outcomes, of what is read here."""

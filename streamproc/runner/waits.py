@@ -27,11 +27,11 @@ class Waits:
         """Up to when keys that were heard of are no longer remembered."""
         self._by_key: dict[Key, dict[int, Callable[[], None]]] = {}
         self._deadlines: list[tuple[int, int, Key]] = []
-        self._ticket = 0
+        self._ticket = self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_key.values()))
+        return self._waiting
 
     def moment(self) -> int:
         """Taken before an attempt: what is heard of from here on may change its answer."""
@@ -39,13 +39,16 @@ class Waits:
 
     def wait(self, missing: NotYet, *, since: int, deadline_ms: int, again: Callable[[], None]) -> None:
         key = (missing.topic, missing.key)
-        if (
-            self._heard_at.get(key, 0) > since or self._forgotten > since
-        ):  # it came, or may have, while the attempt was under way
+        if self._heard_at.get(key, 0) > since or self._forgotten > since:
+            # It came while the attempt was under way, or may have.
             asyncio.get_running_loop().call_soon(again)
             return
         self._ticket += 1
+        self._waiting += 1
         self._by_key.setdefault(key, {})[self._ticket] = again
+        if len(self._deadlines) > 64 and len(self._deadlines) > 2 * len(self):  # most of them waited for what has come
+            self._deadlines = [d for d in self._deadlines if d[1] in self._by_key.get(d[2], ())]
+            heapq.heapify(self._deadlines)
         heapq.heappush(self._deadlines, (deadline_ms, self._ticket, key))
         if self._deadlines[0][1] == self._ticket:
             self._set_timer()
@@ -64,7 +67,9 @@ class Waits:
         self._go_on(key)
 
     def _go_on(self, key: Key) -> None:
-        for again in self._by_key.pop(key, {}).values():
+        waiting = self._by_key.pop(key, {})
+        self._waiting -= len(waiting)
+        for again in waiting.values():
             again()
 
     def close(self) -> None:
@@ -86,6 +91,7 @@ class Waits:
             _, ticket, key = heapq.heappop(self._deadlines)
             waiting = self._by_key.get(key, {})
             if again := waiting.pop(ticket, None):
+                self._waiting -= 1
                 again()
             if not waiting:
                 self._by_key.pop(key, None)

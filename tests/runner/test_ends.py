@@ -282,4 +282,9 @@ async def test_an_attempt_during_which_more_keys_were_heard_of_than_are_remember
     waits.heard(Stored("contexts", 0, b"m\0" + b"0", b"", offset=0, time_ms=0))
     assert again.is_set()
     assert len(waits._heard_at) == REMEMBERED
+    for i in range(1000):
+        waits.wait(missing, since=waits.moment(), deadline_ms=10**9 + i, again=again.set)
+        waits.heard(Stored("contexts", 0, b"m\0" + b"0", b"", offset=0, time_ms=0))
+    assert len(waits._deadlines) < 100, "who waits no longer has no deadline"
+    assert len(waits) == 0
     waits.close()
