@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -163,9 +164,18 @@ def _own(whose: tuple[Sequence, int] | None, stored: Entry) -> tuple[Sequence, i
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
-def child_of(traceparent: str | None, *, trace: int, span: int) -> str:
-    """A W3C traceparent below the one given; the root of trace `trace` where there is none that can be read."""
+def read_traceparent(traceparent: str | None) -> tuple[int, int, int] | None:
+    """Trace, span and flags; None where it is none, or all zeros."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    if found and found[1].strip("0"):
+    if not found:
+        return None
+    trace, span, flags = (int(part, 16) for part in found.groups())
+    return (trace, span, flags) if trace and span else None
+
+
+def child_of(traceparent: str | None, *, trace: Callable[[], int], span: int) -> str:
+    """A W3C traceparent below the one given; the root of another trace where there is none that can be read."""
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if found and found[1].strip("0") and found[2].strip("0"):
         return f"00-{found[1]}-{span:016x}-{found[3]}"
-    return f"00-{trace:032x}-{span:016x}-01"
+    return f"00-{trace():032x}-{span:016x}-01"

@@ -52,7 +52,7 @@ class Speech:
             until_index=None if until == index + 1 else until,
         )
         entry = wire.encode(
-            whole, partitions=self.partitions, time=self.time(), sub=sub, traceparent=self._below(parent, identity)
+            whole, partitions=self.partitions, time=self.time(), sub=sub, traceparent=self.below(parent, identity)
         )
         return self.check(entry)
 
@@ -67,9 +67,12 @@ class Speech:
             raise TooLarge(f"{entry.topic}: a record of {entry.size} bytes where {limit} are allowed")
         return entry
 
-    def _below(self, parent: str | None, identity: str) -> str:
-        trace = 0 if parent else int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=16).digest())
-        return wire.child_of(parent, trace=trace, span=self._rng.getrandbits(64) or 1)
+    def below(self, parent: str | None, identity: str) -> str:
+        def root() -> int:
+            """The same for the same outcome, whoever comes to it."""
+            return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=16).digest()) or 1
+
+        return wire.child_of(parent, trace=root, span=self._rng.getrandbits(64) or 1)
 
     def dead(self, stored: Stored, error: Exception) -> Entry:
         """The input as it came, with what became of it in the headers."""
@@ -86,7 +89,7 @@ class Speech:
         return Entry(stored.topic + DLQ, stored.partition, stored.key, stored.value, headers)
 
 
-def parent_of(stored: Stored | None) -> str | None:
+def parent_of(stored: Entry | None) -> str | None:
     found = stored.header(TRACEPARENT) if stored is not None else None
     return found.decode(errors="replace") if found else None
 

@@ -163,12 +163,15 @@ def test_a_record_answers_for_its_place_in_anothers_name() -> None:
 
 
 def test_a_trace_goes_on_below_the_one_given() -> None:
-    assert wire.child_of(golden.TRACE, trace=1, span=2) == "00-0af7651916cd43dd8448eb211c80319c-0000000000000002-01"
+    assert (
+        wire.child_of(golden.TRACE, trace=lambda: 1, span=2)
+        == "00-0af7651916cd43dd8448eb211c80319c-0000000000000002-01"
+    )
 
 
 @pytest.mark.parametrize("broken", [None, "", "00-xyz", "00-" + "0" * 32 + "-b7ad6b7169203331-01"])
 def test_a_trace_that_cannot_be_read_starts_anew(broken: str | None) -> None:
-    assert wire.child_of(broken, trace=1, span=2) == f"00-{1:032x}-{2:016x}-01"
+    assert wire.child_of(broken, trace=lambda: 1, span=2) == f"00-{1:032x}-{2:016x}-01"
 
 
 def test_bytes_hold_no_more_than_what_is_there() -> None:
