@@ -11,6 +11,7 @@ from streamproc.errors import Fatal, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
 from streamproc.runner.slots import Slot
+from streamproc.runner.tracing import Handling
 from streamproc.stage import Each
 from streamproc.topics import topic
 from streamproc.wire import Entry, Stored
@@ -54,6 +55,7 @@ class EachWay:
     def _at_once(self, given: Input) -> None:
         """Nothing to wait for: no slot, no worker. What turns out to be worth another try goes the long way."""
         since = self.r.waits.moment()
+        self._begins(given)
         try:
             answer = self.stage.handle(given.record, self.r.look)
             self.r.answer(given, answer, "done" if isinstance(answer, Entry) else answer.outcome)
@@ -168,7 +170,13 @@ class EachWay:
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.rejection
             self._give_up(given, e)
 
+    def _begins(self, given: Input) -> None:
+        if self.r.shared.tracing:
+            given.handling = given.handling or Handling((given.parent,))
+            given.handling.begins(self.r.now)
+
     async def _handle(self, given: Input) -> Any:
+        self._begins(given)
         answer = self.stage.handle(given.record, self.r.look)
         return answer if self._plain else await answer
 

@@ -23,9 +23,11 @@ from streamproc.messages import Outcome, Record, Source
 from streamproc.runner.book import NOTHING, Standing, raw
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.slots import Slot
-from streamproc.runner.speech import bare
+from streamproc.runner.speech import bare, parent_of
+from streamproc.runner.tracing import Handling, Tracing
 from streamproc.stage import Fold, Row
 from streamproc.topics import topic
+from streamproc.wire import Entry
 
 if TYPE_CHECKING:
     from streamproc.runner.runner import Runner
@@ -39,6 +41,8 @@ class Heads:
     absent: dict[str, tuple[str, int]]
     """Service → (reason, until)."""
     until: int
+    handling: Handling | None = None
+    """What it takes, where anybody wants to know."""
 
 
 @dataclass(slots=True, eq=False)
@@ -303,7 +307,7 @@ class FoldWay:
         outcome: Outcome = "done" if row.ended else row.outcome
         try:
             records, state = await r.shared.attempts.run(
-                lambda: self.stage.fold(row, self._state(standing), r.look), ready=r.ready, rest=slot.rest
+                lambda: self._handle(heads, row, standing), ready=r.ready, rest=slot.rest
             )
             self._emit(lane, heads, row, standing, records, state, outcome)
         except NotYet as e:
@@ -318,6 +322,12 @@ class FoldWay:
                     r.bury(given, rejection)
             records, state = self._otherwise(row, standing, "failed", reason)
             self._emit(lane, heads, row, standing, records, state, "failed")
+
+    async def _handle(self, heads: Heads, row: Row, standing: Standing) -> tuple[Sequence[Record], Any]:
+        if self.r.shared.tracing:
+            heads.handling = heads.handling or Handling([g.parent for g in heads.spoken.values()])
+            heads.handling.begins(self.r.now)
+        return await self.stage.fold(row, self._state(standing), self.r.look)
 
     def _state(self, standing: Standing) -> Any:
         """Decoded for each attempt: one that failed may have changed what it was given."""
@@ -371,21 +381,25 @@ class FoldWay:
         r, number = self.r, standing.number
         parent = next((g.parent for g in heads.spoken.values()), None)
         writes = topic(self.stage.writes[0])
-        entries = []
+        said: list[tuple[Record, Entry]] = []
         for record in records:
             sub = (f"{row.generation}.{self.stage.sub(record, number)}",) if writes.compacted else ()
-            entries.append(r.speech.say(record, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
+            entry = r.speech.say(record, root=r.service, index=number, until=number + 1, parent=parent, sub=sub)
+            said.append((record, entry))
             number += 1
         if row.ended:
             assert writes.record is not None, "a fold writes records"
             ended = writes.record.of(row, count=number, until_index=None)  # type: ignore[union-attr]  # coverage is no stage's to write
             sub = (f"{row.generation}.ended",) if writes.compacted else ()
-            entries.append(r.speech.say(ended, root=r.service, index=number, until=number + 1, parent=parent, sub=sub))
+            entry = r.speech.say(ended, root=r.service, index=number, until=number + 1, parent=parent, sub=sub)
+            said.append((ended, entry))
         packed = raw(state)
         # Nothing above may be undone, nothing below may fail: from here on the row has happened.
-        for entry in entries:
+        for _, entry in said:
             r.book.emit(entry)
-        r.counts.records_out += len(entries)
+        if r.shared.tracing:
+            self._trace(r.shared.tracing, heads, row, outcome, standing.number, said)
+        r.counts.records_out += len(said)
         for reason, until in heads.absent.values():
             if reason == "late":
                 r.counts.late += 1
@@ -397,3 +411,21 @@ class FoldWay:
         r.book.cover(row, outcome, self._source(lane, heads.spoken))
         for given in lane.pass_to(heads.until):
             r.settle(given)
+
+    def _trace(
+        self,
+        tracing: Tracing,
+        heads: Heads,
+        row: Row,
+        outcome: Outcome,
+        number: int,
+        said: Sequence[tuple[Record, Entry]],
+    ) -> None:
+        """A span for each record of a row; one for the row itself where it has none."""
+        handling = heads.handling or Handling([g.parent for g in heads.spoken.values()])
+        for index, (record, entry) in enumerate(said, number):
+            tracing.outcome(self.r.service, parent_of(entry), record, index=index, handling=handling)
+        if not said:
+            identity = messages.record_id(self.r.service, row.root, row.stream, row.generation, row.index)
+            below = self.r.speech.below(next(iter(handling.parents), None), identity)
+            tracing.outcome(self.r.service, below, Record.of(row, outcome=outcome), index=row.index, handling=handling)

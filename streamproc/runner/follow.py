@@ -20,6 +20,8 @@ from streamproc.runner.book import NOTHING, Run, raw
 from streamproc.runner.inputs import Input
 from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.pace import Paced
+from streamproc.runner.speech import parent_of
+from streamproc.runner.tracing import Handling
 from streamproc.stage import Follow
 from streamproc.wire import topic_of
 
@@ -128,12 +130,16 @@ class FollowWay:
             raise NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
         cursor = msgspec.msgpack.decode(began.cursor, type=self.stage.Cursor) if began.cursor != NOTHING else None
         async with aclosing(self.stage.run(source, cursor, self.look)) as steps:  # type: ignore[type-var]  # an async generator by contract
+            began_s = r.now()
             async for records, cursor in steps:
-                self._yielded(source, records, cursor, over=False)
+                self._yielded(source, records, cursor, over=False, began_s=began_s)
                 await self._landable()
+                began_s = r.now()
         self._yielded(source, (), cursor, over=True)
 
-    def _yielded(self, source: Source, records: Sequence[Record], cursor: Any, *, over: bool) -> None:
+    def _yielded(
+        self, source: Source, records: Sequence[Record], cursor: Any, *, over: bool, began_s: float | None = None
+    ) -> None:
         r = self.r
         entries = []
         for record in records:
@@ -145,6 +151,10 @@ class FollowWay:
         # Nothing above may be undone, nothing below may fail: from here on the step has happened.
         for entry, record in zip(entries, records, strict=True):
             r.book.emit(entry)
+            if tracing := r.shared.tracing:
+                tracing.outcome(
+                    r.service, parent_of(entry), record, index=record.index, handling=Handling((), began_s, 1)
+                )
             if topic_of(type(record)).name == self.stage.writes[0]:
                 r.book.cover(msgspec.structs.replace(record, root=r.service), record.outcome, source)
         r.counts.records_out += len(entries)

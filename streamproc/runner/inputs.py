@@ -8,6 +8,7 @@ from typing import Any
 from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import At, Parked
 from streamproc.runner.speech import parent_of
+from streamproc.runner.tracing import Handling
 from streamproc.wire import Stored
 
 INLINE_BYTES = 4096
@@ -35,6 +36,8 @@ class Input:
     """The revision it was made under, once it was looked up."""
     deadline_ms: int | None = None
     """Until when it may wait for a table, by the wall clock."""
+    handling: Handling | None = None
+    """What it takes, where anybody wants to know."""
 
     @classmethod
     def of(cls, stored: Stored, record: Record) -> Input:

@@ -117,6 +117,15 @@ class Landings:
         counts.landings += 1
         counts.landed += sum(e.topic != "coverage" for e in landing.outputs)
         counts.landed_bytes += size_bytes
+        if tracing := self.r.shared.tracing:
+            tracing.landing(
+                self.r.service,
+                self.r.lease.partition,
+                landing.serial,
+                records=len(landing.outputs),
+                size_bytes=size_bytes,
+                took_s=seconds,
+            )
         if len(counts.landing_s) < 10_000:  # nobody looks: keep what is there
             counts.landing_s.append(seconds)
         self.under_way = None

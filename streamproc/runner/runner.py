@@ -26,7 +26,8 @@ from streamproc.runner.landing import Landings
 from streamproc.runner.look import Look, Tables
 from streamproc.runner.pace import Paced
 from streamproc.runner.shared import Shared
-from streamproc.runner.speech import Speech, bare
+from streamproc.runner.speech import Speech, bare, parent_of
+from streamproc.runner.tracing import Handling
 from streamproc.runner.waits import Waits
 from streamproc.stage import Each, Fold, Follow
 from streamproc.topics import topic
@@ -197,7 +198,7 @@ class Runner:
         return (
             self.working
             and self.way.idle
-            and not (self.way.backlog or self.book.size or self.waits)
+            and not (self.way.backlog or self.book.dirty.is_set() or self.waits)
             and self.landings.under_way is None
             and all(run.over for run in self.book.runs.values())
         )
@@ -324,7 +325,7 @@ class Runner:
 
     def answer(self, given: Input, record: Any, outcome: Outcome) -> None:
         """The one outcome of an input, under its own number, in this service's name."""
-        book = self.book
+        book, tracing = self.book, self.shared.tracing
         if isinstance(record, Entry):  # bare bytes
             book.emit(self.speech.check(record))
         else:
@@ -332,7 +333,11 @@ class Runner:
             if given.at in book.parked:  # its number was taken when it was parked
                 owed = [(given.index, given.until)]
             for lo, hi in owed:
-                book.emit(self.speech.say(record, root=given.place.root, index=lo, until=hi, parent=given.parent))
+                entry = self.speech.say(record, root=given.place.root, index=lo, until=hi, parent=given.parent)
+                book.emit(entry)
+                if tracing:
+                    handling = given.handling or Handling((given.parent,))
+                    tracing.outcome(self.service, parent_of(entry), record, index=lo, handling=handling)
             book.cover(record, outcome, self.find_source(given))
         self._count(outcome)
         self.settle(given)

@@ -14,6 +14,7 @@ from streamproc.errors import Fenced, Retryable
 from streamproc.runner.attempts import Backoff
 from streamproc.runner.runner import Runner
 from streamproc.runner.shared import Bounds, Shared
+from streamproc.runner.tracing import Tracing
 from streamproc.stage import Stage
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Service:
         weights: Callable[[], Sequence[int]] | None = None,
         now: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name, self.stage, self.bus = service, stage, bus
         self.shared = Shared(
@@ -47,6 +49,7 @@ class Service:
             backoff=backoff or Backoff(),
             now=now,
             rng=rng or random.Random(),
+            tracing=tracing,
         )
         self._claims = claims
         self._weights = weights or (lambda: [1] * bus.partitions)

@@ -11,6 +11,7 @@ from streamproc.errors import Misconfigured
 from streamproc.runner.attempts import Attempts, Backoff, Circuit
 from streamproc.runner.pace import Roster
 from streamproc.runner.slots import Slots
+from streamproc.runner.tracing import Tracing
 from streamproc.stage import Stage
 
 
@@ -104,9 +105,10 @@ class Shared:
         backoff: Backoff,
         now: Callable[[], float],
         rng: random.Random,
+        tracing: Tracing | None = None,
     ) -> None:
         self.service, self.stage, self.bus, self.bounds = service, stage, bus, bounds
-        self.now, self.rng = now, rng
+        self.now, self.rng, self.tracing = now, rng, tracing
         self.slots = Slots(bounds.calls)
         self.circuit = Circuit(backoff, rng=rng)
         self.attempts = Attempts(self.circuit, rng=rng)

@@ -58,7 +58,8 @@ class Rig:
         options.setdefault("backoff", Backoff(first_s=0.01, most_s=1.0))
         bus = options.pop("bus", None) or MemoryBus(self.log)
         options.setdefault("now", loop.time)
-        return Service(name, stage, bus, rng=random.Random(2), **options)
+        options.setdefault("rng", random.Random(2))
+        return Service(name, stage, bus, **options)
 
     @asynccontextmanager
     async def running(self, name: str, stage: Stage, **options: Any) -> AsyncIterator[Service]:
