@@ -41,6 +41,18 @@ def served_as(told: Settings, name: str) -> Served:
     return served(name, told.endpoints, base_url=told.openai.base_url)
 
 
+def with_stand_ins(told: Settings, served: Sequence[Served]) -> list[Served]:
+    """These, and whoever is asked in their place while they are out."""
+    found = {one.name: one for one in served}
+    waiting = list(served)
+    while waiting:
+        for name in waiting.pop().stand_ins:
+            if name not in found:
+                found[name] = served_as(told, name)
+                waiting.append(found[name])
+    return list(found.values())
+
+
 def environ(told: Settings) -> Mapping[str, str]:
     """Where keys are looked up: the environment, and the one key that settings may hold."""
     key = told.openai.api_key

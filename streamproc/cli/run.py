@@ -148,7 +148,7 @@ def _let_sigterm_drain() -> None:
 
 def _those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:
     """Endpoints of the services to run; what nobody named is said loudly."""
-    from streamproc.cli.endpoints import served_as
+    from streamproc.cli.endpoints import served_as, with_stand_ins
     from streamproc.task import OBSERVER
 
     named = {s.name: s for s in asked.served}
@@ -158,7 +158,8 @@ def _those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Se
             f"No model is named for {', '.join(blind)}: the built-in observer answers, which is no AI. It measures "
             "motion, colour and cuts. Name a model with --model STAGE=ENDPOINT"
         )
-    return [named.get(model) or served_as(told, model) for model in dict.fromkeys(p.model for p in plans if p.model)]
+    models = dict.fromkeys(p.model for p in plans if p.model)
+    return with_stand_ins(told, [named.get(model) or served_as(told, model) for model in models])
 
 
 # streams ------------------------------------------------------------------------------------------------------------

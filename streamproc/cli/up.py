@@ -83,10 +83,10 @@ class Here:
         self._left_out: set[str] = set()
 
     async def start(self, plans: Sequence[Plan]) -> None:
-        from streamproc.cli.endpoints import served_as
+        from streamproc.cli.endpoints import served_as, with_stand_ins
 
         fresh = [p for p in plans if p.service not in self._process.services]
-        await self._has.add([served_as(self._told, p.model) for p in fresh if p.model])
+        await self._has.add(with_stand_ins(self._told, [served_as(self._told, p.model) for p in fresh if p.model]))
         self._process.start(fresh)
         for plan in fresh:
             say(f"{plan.service} is up")

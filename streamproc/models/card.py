@@ -269,6 +269,12 @@ class Named(Protocol):
     def served_name(self) -> str | None: ...
     @property
     def weights(self) -> str | None: ...
+    @property
+    def calls_per_minute(self) -> int | None: ...
+    @property
+    def calls_per_day(self) -> int | None: ...
+    @property
+    def stand_ins(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,14 @@ class Served:
     served_name: str | None = None
     weights: str | None = None
     """A folder of weights, in place of those that the card names."""
+    quota: Quota | None = None
+    """In place of what the card says that the API allows."""
+    stand_ins: tuple[str, ...] = ()
+    """Models that are asked while this one is out, the first that is up."""
+
+    @property
+    def allowed(self) -> Quota:
+        return self.quota or self.card.quota
 
     @property
     def model(self) -> str:
@@ -316,7 +330,17 @@ def served(text: str, named: Mapping[str, Named] | None = None, *, base_url: str
             )
         said = named[name]
         found, urls = card(said.card), _urls(name, said.urls)
-        return Served(name, found, urls, said.api_key_env or _own_key(found, urls), said.served_name, said.weights)
+        allowed = {"calls_per_minute": said.calls_per_minute, "calls_per_day": said.calls_per_day}
+        return Served(
+            name,
+            found,
+            urls,
+            said.api_key_env or _own_key(found, urls),
+            said.served_name,
+            said.weights,
+            quota=found.quota.model_copy(update={k: v for k, v in allowed.items() if v is not None}),
+            stand_ins=tuple(said.stand_ins),
+        )
     if name not in cards() and not name.endswith(".toml"):
         raise Misconfigured(
             f"'{name}' is no endpoint of the settings and no card{did_you_mean(name, [*named, *cards()])};"

@@ -31,22 +31,22 @@ from streamproc.models.endpoint import Call, endpoints
 from streamproc.models.errand import Answer, Errand
 
 
-def model_of(
-    served: Served,
-    *,
-    environ: Mapping[str, str],
-    transport: httpx2.AsyncBaseTransport,
-    quota: Quota | None = None,
-    stand_ins: tuple[str, ...] = (),
-) -> Model:
-    """A model where it is served, as its card says; its URLs weigh the same."""
+def model_of(served: Served, *, environ: Mapping[str, str], transport: httpx2.AsyncBaseTransport) -> Model:
+    """A model where it is served, as its card and the settings say; its URLs weigh the same."""
 
     def price(tokens: Tokens) -> float:
         asked = served.card.price
         return asked.of(into=tokens.into, cached=tokens.cached, out=tokens.out) if asked else 0.0
 
     replicas = [(e, 1.0) for e in endpoints(served, environ=environ, transport=transport)]
-    return Model(name=served.name, endpoints=replicas, price=price, quota=quota, stand_ins=stand_ins)
+    return Model(name=served.name, endpoints=replicas, price=price, quota=_quota(served), stand_ins=served.stand_ins)
+
+
+def _quota(served: Served) -> Quota | None:
+    allowed = served.allowed
+    if allowed.calls_per_minute is None and allowed.calls_per_day is None:
+        return None
+    return Quota(per_minute=allowed.calls_per_minute, per_day=allowed.calls_per_day)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,9 +35,8 @@ class Means:
 
     async def add(self, served: Sequence[Served]) -> None:
         """Models that stages may ask from now on. One without a URL is the observer, which is served here then."""
-        for one in served:
-            placed = one if one.urls else replace(one, urls=(await self._built_in(),))
-            self.models.add(model_of(placed, environ=self._environ, transport=self._transport))
+        placed = [one if one.urls else replace(one, urls=(await self._built_in(),)) for one in served]
+        self.models.add(*(model_of(one, environ=self._environ, transport=self._transport) for one in placed))
 
     async def _built_in(self) -> str:
         if not self._observer:

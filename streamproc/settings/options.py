@@ -85,6 +85,11 @@ class Endpoint(Group):
     """The variable that holds the key: the key itself stands in no file."""
     served_name: str | None = None
     weights: str | None = None
+    calls_per_minute: Positive | None = None
+    """What the provider allows; by default as the card says. Calls wait beyond it."""
+    calls_per_day: Positive | None = None
+    stand_ins: tuple[str, ...] = ()
+    """Other endpoints, asked in its place while it is out: the first that is up."""
 
 
 class OpenAI(Group):

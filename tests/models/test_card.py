@@ -23,6 +23,9 @@ class Named:
     api_key_env: str | None = None
     served_name: str | None = None
     weights: str | None = None
+    calls_per_minute: int | None = None
+    calls_per_day: int | None = None
+    stand_ins: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -153,6 +156,13 @@ def test_an_endpoint_of_the_settings_goes_before_a_card_of_the_same_name() -> No
     named = {"gpt-4o": Named("qwen2.5-vl-7b", ("http://a/v1",), served_name="q")}
     found = served("gpt-4o", named)
     assert (found.name, found.card.name, found.model) == ("gpt-4o", "qwen2.5-vl-7b", "q")
+
+
+def test_what_a_provider_allows_is_what_the_card_says_unless_the_settings_know_better() -> None:
+    assert served("gemma-3-27b").allowed.calls_per_day == 1000
+    found = served("paid", {"paid": Named("gemma-3-27b", ("http://a/v1",), calls_per_minute=500)})
+    assert (found.allowed.calls_per_minute, found.allowed.calls_per_day) == (500, 1000)
+    assert served("qwen2.5-vl-7b").allowed.calls_per_day is None
 
 
 def test_a_key_goes_to_the_api_that_it_is_for_and_to_nobody_else() -> None:
