@@ -48,7 +48,7 @@ SEES: dict[str, frozenset[str]] = {
 
 APART = ("stages", "bus")
 """In these the parts are peers that do not know each other; what peers share stands beside them in files named here."""
-SHARED = {"bus": {"contract", "spread", "claims", "wanted"}, "stages": {"options", "asking", "form"}}
+SHARED = {"bus": {"contract", "spread", "claims", "table", "wanted"}, "stages": {"options", "asking", "form"}}
 
 EXPORTED: dict[str, set[str]] = {
     "streamproc": {"__version__"},

@@ -1,17 +1,15 @@
-"""Compacted topics, followed: one reader a partition for the whole process, and the newest value of every key."""
+"""Compacted topics, followed: one reader a partition for the whole process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left, insort
-from collections.abc import Callable
 
 from streamproc.bus.kafka.insides import EARLIEST, LATEST, READ_UNCOMMITTED, Client, TopicPartition
 from streamproc.bus.kafka.intake import Feed, Intake
 from streamproc.bus.kafka.mapping import at
+from streamproc.bus.table import Newest
 from streamproc.errors import Expired
-from streamproc.wire import Stored
 
 log = logging.getLogger(__name__)
 
@@ -19,28 +17,15 @@ STEP = 1000
 """Records taken before others have their turn."""
 
 
-class KafkaTable:
+class KafkaTable(Newest):
     """One partition. Its task is owned by `Tables`."""
 
     def __init__(self, client: Client, place: TopicPartition) -> None:
+        super().__init__()
         self._client, self._place = client, place
-        self._newest: dict[bytes, Stored] = {}
-        self._keys: list[bytes] = []
-        self._heard: dict[object, Callable[[Stored], None]] = {}
         self._progress = asyncio.Condition()
         self._position = 0
         self._failed: BaseException | None = None
-
-    def get(self, key: bytes) -> Stored | None:
-        return self._newest.get(key)
-
-    def under(self, prefix: bytes) -> list[Stored]:
-        found = []
-        for i in range(bisect_left(self._keys, prefix), len(self._keys)):
-            if not self._keys[i].startswith(prefix):
-                break
-            found.append(self._newest[self._keys[i]])
-        return found
 
     async def caught_up(self) -> None:
         with at(f"table {self._place.topic}[{self._place.partition}]"):
@@ -51,15 +36,6 @@ class KafkaTable:
             await self._progress.wait_for(lambda: self._position >= end or self._failed is not None)
         if self._failed is not None:
             raise self._failed
-
-    def on_change(self, heard: Callable[[Stored], None]) -> Callable[[], None]:
-        token = object()
-        self._heard[token] = heard
-
-        def stop() -> None:
-            self._heard.pop(token, None)
-
-        return stop
 
     async def run(self, intake: Intake, name: str) -> None:
         """Follow until cancelled. What goes wrong is raised to whoever waits to be caught up."""
@@ -72,7 +48,7 @@ class KafkaTable:
             while True:
                 came.clear()
                 for stored in feed.take(max_records=STEP, max_bytes=2**24):
-                    self._apply(stored)
+                    self.take(stored)
                 try:
                     feed.check()
                 except Expired as e:
@@ -92,18 +68,6 @@ class KafkaTable:
         finally:
             if feed is not None:
                 intake.close(feed)
-
-    def _apply(self, stored: Stored) -> None:
-        key = stored.key
-        if stored.value is None:
-            if self._newest.pop(key, None) is not None:
-                del self._keys[bisect_left(self._keys, key)]
-        else:
-            if key not in self._newest:
-                insort(self._keys, key)
-            self._newest[key] = stored
-        for heard in list(self._heard.values()):
-            heard(stored)
 
 
 class Tables:
