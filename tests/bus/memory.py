@@ -7,12 +7,13 @@ Several "processes" are several `MemoryBus`es on one `MemoryLog`; its knobs and 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from streamproc.bus.contract import HAND_OVER_S, Landing, Span
+from streamproc.bus.table import Newest
 from streamproc.errors import DiskFull, Expired, Fenced, Misconfigured, TooLarge, UnseenEnd
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
@@ -208,42 +209,24 @@ class MemoryLease:
         self._unsure = False
 
 
-class MemoryTable:
+class MemoryTable(Newest):
     """See the contract. Hears of records late, by the log's `table_lag_s`."""
 
     def __init__(self, bus: MemoryBus, topic: str, partition: int) -> None:
+        super().__init__()
         self._bus = bus
         self._log = bus.log.log(topic, partition)
-        self._newest: dict[bytes, Stored] = {}
-        self._keys: list[bytes] = []
-        self._listeners: dict[object, Callable[[Stored], None]] = {}
         self._position = 0
         self._timer = False
         self._moved = asyncio.Event()
         self._log.heard[self] = self._wake
         self.hear()
 
-    def get(self, key: bytes) -> Stored | None:
-        return self._newest.get(key)
-
-    def under(self, prefix: bytes) -> list[Stored]:
-        found = []
-        for i in range(bisect_left(self._keys, prefix), len(self._keys)):
-            if not self._keys[i].startswith(prefix):
-                break
-            found.append(self._newest[self._keys[i]])
-        return found
-
     async def caught_up(self) -> None:
         end = self._log.end
         while self._position < end:
             await self._moved.wait()
         await self._bus.breath((0.0, 0.0))
-
-    def on_change(self, heard: Callable[[Stored], None]) -> Callable[[], None]:
-        listener = object()
-        self._listeners[listener] = heard
-        return lambda: self._listeners.pop(listener, None) and None
 
     def close(self) -> None:
         self._log.heard.pop(self, None)
@@ -257,15 +240,7 @@ class MemoryTable:
         self._timer = False
         position, self._position = self._position, self._log.end
         for stored in self._log.records[self._log.at(position) :]:
-            if stored.value is None:
-                if self._newest.pop(stored.key, None):
-                    self._keys.remove(stored.key)
-            else:
-                if stored.key not in self._newest:
-                    insort(self._keys, stored.key)
-                self._newest[stored.key] = stored
-            for listener in list(self._listeners.values()):
-                listener(stored)
+            self.take(stored)
         self._moved.set()
         self._moved.clear()
 
