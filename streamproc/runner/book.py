@@ -2,17 +2,6 @@
 
 Every method is synchronous, so a cut is consistent at any moment. What is entered and struck out again before the next
 cut is never written. The book knows keys and bytes; what to do with a record, it does not.
-
-State keys are `STREAM\\0kind\\0…`:
-
-    guard   which numbers of a sequence have been taken, also those passed over      Ranges
-    cover   what has been accounted for, an hour of a sequence                       HourState
-    park    a record that waits: the topic and offset it has, bytes where small      Parked
-    fold    where a stream's fold stands: index, next number, the stage's state      Standing
-    run     where a stream's run stands: version, the stage's cursor, over or not    Run
-    end     there where a sequence is over, until all of the above is forgotten      End
-    \\0format the versions that wrote all this
-    \\0jump   there where offsets have expired unread, and nobody has looked so far which numbers went with them
 """
 
 from __future__ import annotations
@@ -24,70 +13,33 @@ from collections.abc import Sequence as Several
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from streamproc.bus.contract import Landing, Lease
 from streamproc.errors import NewerState
 from streamproc.messages import Outcome, Placed, Record, Sequence, Source
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import Cover, Hour, HourState, sub_key
-from streamproc.runner.ends import End, Ends, Life, key_of_end
+from streamproc.runner.ends import End, Ends, Life
+from streamproc.runner.state import (
+    ENGINE_VERSION,
+    FORMAT,
+    JUMP,
+    At,
+    Format,
+    Parked,
+    Run,
+    Standing,
+    end_key,
+    fold_key,
+    guard_key,
+    hour_key,
+    pack,
+    park_key,
+    run_key,
+)
 from streamproc.stage import Row
 from streamproc.topics import SEPARATOR
 from streamproc.wire import Entry, Stored
-
-ENGINE_VERSION = 2
-FORMAT = f"{SEPARATOR}format"
-JUMP = f"{SEPARATOR}jump"
-
-At = tuple[str, int]
-"""Topic and offset: where an input stands."""
-
-
-class Format(Struct, array_like=True, frozen=True):
-    engine: int
-    stage: int
-
-
-class Parked(Struct, array_like=True, frozen=True):
-    """A record that waits. Its bytes are kept where they are few, else they are read again at its offset."""
-
-    key: bytes
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
-    time_ms: int
-    deadline_ms: int | None
-    """By the wall clock; None: waits for order, not for a table."""
-
-
-class Standing(Struct, array_like=True, frozen=True):
-    """Where the fold of one stream stands."""
-
-    index: int
-    number: int
-    state: msgspec.Raw
-    deadline_ms: int | None = None
-    """Until when the row at `index` may wait for a table."""
-    over: bool = False
-    """The last row has been folded."""
-
-
-class Run(Struct, array_like=True, frozen=True):
-    """Where the run over one stream stands."""
-
-    generation: int
-    revision: int
-    cursor: msgspec.Raw
-    over: bool
-
-
-_pack = msgspec.msgpack.Encoder().encode
-NOTHING = msgspec.Raw(_pack(None))
-
-
-def raw(value: Any) -> msgspec.Raw:
-    """A stage's own state, packed: bytes from here on, so that nobody can change it behind the book's back."""
-    return msgspec.Raw(_pack(value))
 
 
 class Progress:
@@ -211,9 +163,7 @@ class Book:
     def take(self, sequence: Sequence, index: int, until: int) -> None:
         guard = self._guards.get(sequence)
         if guard is None:
-            s = sequence
-            key = SEPARATOR.join((s.stream, "guard", str(s.generation), s.service, s.root))
-            guard = self._guard(sequence, Guard(key))
+            guard = self._guard(sequence, Guard(guard_key(sequence)))
         guard.taken.add(index, until)
         self._changes[guard.key] = guard
         self.again(sequence)
@@ -238,7 +188,7 @@ class Book:
     def park(self, at: At, stream: str, parked: Parked) -> None:
         self._waiting[stream] += at not in self.parked
         self.parked[at] = parked
-        self._changes[_park_key(stream, at)] = parked
+        self._changes[park_key(stream, at)] = parked
         self.dirty.set()
 
     def unpark(self, at: At, stream: str) -> None:
@@ -247,7 +197,7 @@ class Book:
         self._waiting[stream] -= 1
         if not self._waiting[stream]:
             del self._waiting[stream]
-        key = _park_key(stream, at)
+        key = park_key(stream, at)
         if key in self._landed_parks:
             self._changes[key] = None
             self.dirty.set()
@@ -257,7 +207,7 @@ class Book:
     def fold(self, stream: str, generation: int, root: str, place: Standing) -> None:
         life = (stream, generation, root)
         self.places[life] = place
-        self._changes[_fold_key(life)] = place
+        self._changes[fold_key(life)] = place
         if place.over:
             self.end(life)
         self.dirty.set()
@@ -269,9 +219,9 @@ class Book:
         if run.over:
             self.end(life)
         elif self.ends.drop(life):
-            self._changes[key_of_end(life)] = None
+            self._changes[end_key(life)] = None
         self.runs[stream] = run
-        self._changes[_run_key(stream)] = run
+        self._changes[run_key(stream)] = run
         self.dirty.set()
 
     # what is over
@@ -279,7 +229,7 @@ class Book:
     def end(self, life: Life, counts: Mapping[str, int] | None = None) -> None:
         """Somebody has said its last, or (without a count) there is nothing more to come."""
         upto = {name: progress.next for name, progress in self.progress.items()}
-        self._changes[key_of_end(life)] = self.ends.heard(life, upto, counts)
+        self._changes[end_key(life)] = self.ends.heard(life, upto, counts)
         self.dirty.set()
 
     def again(self, sequence: Sequence) -> None:
@@ -320,15 +270,15 @@ class Book:
                 sequences += self._sequences.pop((stream, generation, other), [])
             if (run := self.runs.get(stream)) and run.generation == generation:
                 del self.runs[stream]
-                self._changes[_run_key(stream)] = None
+                self._changes[run_key(stream)] = None
         for sequence in sequences:
             self._changes[self._guards.pop(sequence).key] = None
         if cover := self._covers.pop((root, stream, generation), None):
-            self._changes |= {_hour_key(cover, number): None for number in cover.hours}
+            self._changes |= {hour_key(cover, number): None for number in cover.hours}
         if self.places.pop(life, None):
-            self._changes[_fold_key(life)] = None
+            self._changes[fold_key(life)] = None
         self.ends.drop(life)
-        self._changes[key_of_end(life)] = None
+        self._changes[end_key(life)] = None
         return sequences
 
     # what is said
@@ -380,11 +330,11 @@ class Book:
     def _cut_cover(self, cover: Cover) -> None:
         life = (cover.stream, cover.generation, cover.root)
         for number in cover.settle(lambda lo, hi: self._nobody_owes(life, lo, hi)):
-            self._changes[_hour_key(cover, number)] = None
+            self._changes[hour_key(cover, number)] = None
         for number in sorted(cover.touched):
             record = cover.record(self.service, number)
             self.outputs.append(self._speak(record, sub=sub_key(record)))
-            self._changes[_hour_key(cover, number)] = (cover.hours[number], cover.settled)
+            self._changes[hour_key(cover, number)] = (cover.hours[number], cover.settled)
         cover.touched.clear()
 
     def _nobody_owes(self, life: Life, lo: int, hi: int) -> bool:
@@ -415,12 +365,12 @@ class Book:
                 self._landed_parks.discard(key)
                 return None
             case Guard():
-                return _pack(value.taken.pairs())
+                return pack(value.taken.pairs())
             case (Hour() as hour, settled):
-                return _pack(hour.state(settled))
+                return pack(hour.state(settled))
             case Parked():
                 self._landed_parks.add(key)
-        return _pack(value)
+        return pack(value)
 
     # loading
 
@@ -485,20 +435,3 @@ class Book:
 
 def _life(sequence: Sequence) -> Life:
     return sequence.stream, sequence.generation, sequence.root
-
-
-def _run_key(stream: str) -> str:
-    return SEPARATOR.join((stream, "run"))
-
-
-def _fold_key(life: Life) -> str:
-    stream, generation, root = life
-    return SEPARATOR.join((stream, "fold", str(generation), root))
-
-
-def _hour_key(cover: Cover, number: int) -> str:
-    return SEPARATOR.join((cover.stream, "cover", str(cover.generation), cover.root, str(number)))
-
-
-def _park_key(stream: str, at: At) -> str:
-    return SEPARATOR.join((stream, "park", at[0], str(at[1])))

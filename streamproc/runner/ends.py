@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
-from streamproc.topics import SEPARATOR, topic
+from streamproc.topics import topic
 
 Life = tuple[str, int, str]
 """Stream, generation, and the root whose numbers are spoken of."""
@@ -78,11 +78,6 @@ class Ends:
                 return
             if all(bases.get(name, 0) >= upto for name, upto in end.upto.items()):
                 yield life
-
-
-def key_of_end(life: Life) -> str:
-    stream, generation, root = life
-    return SEPARATOR.join((stream, "end", str(generation), root))
 
 
 def keep_s(reads: tuple[str, ...]) -> float:

@@ -16,11 +16,11 @@ import msgspec
 
 from streamproc.errors import Fatal, NotYet, Retryable
 from streamproc.messages import Record, Source
-from streamproc.runner.book import NOTHING, Run, raw
 from streamproc.runner.inputs import Input
 from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.pace import Paced
 from streamproc.runner.speech import parent_of
+from streamproc.runner.state import NOTHING, Run, raw
 from streamproc.runner.tracing import Handling
 from streamproc.stage import Follow
 from streamproc.wire import topic_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamproc.messages import Outcome, Record, Sequence, Source
-from streamproc.runner.book import At, Parked
 from streamproc.runner.speech import parent_of
+from streamproc.runner.state import At, Parked
 from streamproc.runner.tracing import Handling
 from streamproc.wire import Stored
 

@@ -15,7 +15,7 @@ from streamproc import wire
 from streamproc.bus.contract import Lease
 from streamproc.errors import Expired, Fatal, Fenced, Rejected, Retryable
 from streamproc.messages import Outcome, Record, Sequence, Source
-from streamproc.runner.book import At, Book, Parked
+from streamproc.runner.book import Book
 from streamproc.runner.each import EachWay
 from streamproc.runner.ends import LOOK_EVERY_S, keep_s
 from streamproc.runner.fold import FoldWay
@@ -27,6 +27,7 @@ from streamproc.runner.look import Look, Tables
 from streamproc.runner.pace import Paced
 from streamproc.runner.shared import Shared
 from streamproc.runner.speech import Speech, bare, parent_of
+from streamproc.runner.state import At, Parked
 from streamproc.runner.tracing import Handling
 from streamproc.runner.waits import Waits
 from streamproc.stage import Each, Fold, Follow
