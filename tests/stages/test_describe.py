@@ -8,6 +8,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import jsonschema
 import msgspec
 import numpy as np
 import orjson
@@ -39,6 +40,7 @@ from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
 from streamproc.stages.describe.stage import NOT_CLOSED, UNREADABLE, Describe, Options
 from streamproc.video.pick import UNREACHABLE, Reach
+from tests.models.corpus.fuzz import strings
 from tests.runner.rig import Rig, told
 from tests.sim import toys
 from tests.stages.scripted import Scripted, Texts
@@ -46,7 +48,7 @@ from tests.stages.scripted import Scripted, Texts
 PRESET = "2-1-10"
 FACTS = {"incident": 1, "label": "crash", "vehicles": 2}
 TEXTS = {"start_frame": 151, "before": "A car waits.", "reason": "It is hit from behind."}
-ROUNDS = [
+ROUNDS: list[dict[str, Any]] = [
     {
         "name": "facts",
         "prompt": "Count. {fields}",
@@ -344,6 +346,28 @@ async def test_what_nobody_can_read_is_unreadable_with_the_text_kept() -> None:
     assert (found.outcome, found.reason, found.fields, found.samples) == ("failed", UNREADABLE, None, None)
     assert orjson.loads(found.raw or "") == ["I am sorry"] * 24
     assert found.preset == PRESET
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_a_model_says_has_fields_by_the_schema_or_is_unreadable(seed: int) -> None:
+    texts = strings(seed, 10_000)
+    wanted = {name: schema for one in ROUNDS for name, schema in one["fields"].items()}
+
+    @told
+    async def story() -> None:
+        story = Story.of()
+        story.clip(penalty_most=1.1)
+        for index in range(60):
+            story.incident(index)
+        models = Scripted(lambda _call: [next(texts) for _ in range(4)])
+        for found in await story.told(models, count=60):
+            assert (found.outcome == "done") == bool(found.fields)
+            for name, value in (found.fields or {}).items():
+                jsonschema.validate(value, wanted[name])
+            assert found.agreement is None or 0 <= found.agreement <= 1
+        assert len(models.calls) <= 60 * 6
+
+    story()
 
 
 def test_what_is_known_between_two_calls_is_plain_and_goes_on_where_it_was() -> None:

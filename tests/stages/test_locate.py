@@ -18,6 +18,7 @@ from streamproc.models.endpoint import Call
 from streamproc.models.observer.tables import rows_in
 from streamproc.runner.look import source_key
 from streamproc.stages.locate import NO_CAPTIONS, UNREADABLE, Locate, Options
+from tests.models.corpus.fuzz import strings
 from tests.runner.rig import Rig, told
 from tests.sim import clock, toys
 from tests.stages.scripted import Scripted, Texts
@@ -347,6 +348,34 @@ async def test_columns_that_a_revision_changed_have_a_header_of_their_own() -> N
         "frame | time_s | weather",
         "21 | 0.667 | rain",
     ]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_a_model_says_is_a_line_of_its_table_or_no_vote(seed: int) -> None:
+    texts = list(strings(seed, 600))
+
+    @told
+    async def story() -> None:
+        story = Story.of()
+        story.captions(story.clip(rows=2), dict.fromkeys(range(100), QUIET))
+        asked: list[Call] = []
+
+        def says(call: Call) -> Texts:
+            asked.append(call)
+            return texts[12 * len(asked) - 12 : 12 * len(asked)]
+
+        async with story.running("locate.m", Locate("m", Scripted(says))):
+            await story.ended()
+        for incident, call in zip(story.incidents(), asked, strict=True):
+            first, last = lines(call)
+            assert incident.outcome == "done"
+            assert incident.frame is not None
+            assert first <= incident.frame < last + 10
+            assert incident.samples is not None
+            assert all(n is None or first <= n < last + 10 for n in incident.samples)
+            assert (incident.reason == UNREADABLE) == (set(incident.samples) == {None})
+
+    story()
 
 
 # numbers, feeds, options ---------------------------------------------------------------------------------------------
