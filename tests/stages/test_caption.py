@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from streamproc.errors import Rejected
 from streamproc.messages import Caption, Frame, Grid
 from streamproc.models.endpoint import Call
+from streamproc.models.observer import Settings
 from streamproc.stages.caption import Captioner, Options, prompt_of
 from streamproc.stages.context import Contextualiser
 from streamproc.stages.form import schema
@@ -118,6 +119,19 @@ async def test_a_label_outside_of_the_list_is_refused_and_asked_for_again() -> N
     assert caption.how == "json; json"
     assert models.calls[1].prompt.question.endswith("Left out, or answered with what is not allowed there, was: label.")
     assert models.calls[1].prompt.question.startswith(models.calls[0].prompt.question)
+
+
+async def test_a_server_that_knows_no_schemas_is_told_in_words_and_read_all_the_same() -> None:
+    story, simple = Watching.of(), Settings(model="default", honours=frozenset())
+    async with (
+        observed(card="openai-compatible", settings=simple) as (pool, _),
+        story.running("caption.m", Captioner("m", pool)),
+    ):
+        source = story.stream(DASHCAM, "caption.m")
+        story.show(source, 0, 1)
+        captions = await story.come("captions", 2)
+    for caption in captions:
+        jsonschema.validate(caption.fields, schema(DASHCAM["caption"]["fields"]))
 
 
 # fields -------------------------------------------------------------------------------------------------------------

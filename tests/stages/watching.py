@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from streamproc import wire
 from streamproc.messages import Frame, Source, Window
 from streamproc.models.card import served
-from streamproc.models.observer import Observer, running
+from streamproc.models.observer import Observer, Settings, running
 from streamproc.models.pool import Pool, model_of
 from streamproc.models.transport import AiohttpTransport
 from streamproc.runner.look import source_key
@@ -116,10 +116,12 @@ class Watching(Rig):
 
 
 @asynccontextmanager
-async def observed(name: str = "m") -> AsyncIterator[tuple[Pool, Observer]]:
-    """A pool whose one model is the observer, over real HTTP."""
-    async with running() as (url, observer), AiohttpTransport() as transport:
-        there = dataclasses.replace(served(f"observer@{url}"), name=name)
+async def observed(
+    name: str = "m", *, card: str = "observer", settings: Settings | None = None
+) -> AsyncIterator[tuple[Pool, Observer]]:
+    """A pool whose one model is the observer, over real HTTP, spoken to as a card says."""
+    async with running(settings) as (url, observer), AiohttpTransport() as transport:
+        there = dataclasses.replace(served(f"{card}@{url}"), name=name)
         pool = Pool([model_of(there, environ={}, transport=transport)])
         try:
             yield pool, observer
