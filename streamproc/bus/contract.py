@@ -26,6 +26,9 @@ from typing import NamedTuple, Protocol
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
 
+PARTITIONS = 16
+"""Of a new deployment, where nobody says."""
+
 HAND_OVER_S = 60.0
 """How long an owner may keep a lease that another should have, where `join` says nothing else."""
 

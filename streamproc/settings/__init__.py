@@ -7,7 +7,8 @@ read before `load` is called.
     options    what can be set      sources    where it comes from      opening    the bus and the store that it names
 """
 
-from streamproc.settings.opening import PARTITIONS, EmbeddedAt, KafkaAt, open_bus, open_claims, parse_bus
+from streamproc.bus.contract import PARTITIONS
+from streamproc.settings.opening import EmbeddedAt, KafkaAt, open_bus, open_claims, parse_bus
 from streamproc.settings.options import Endpoint, Settings
 from streamproc.settings.sources import load, names, variable
 

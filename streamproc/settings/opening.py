@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
     from streamproc.settings.options import Settings
 
-PARTITIONS = 16
-"""Of a new deployment that does not say."""
-
 
 class EmbeddedAt(NamedTuple):
     path: Path
@@ -65,7 +62,7 @@ async def open_bus(settings: Settings) -> Bus:
     return await kafka.Kafka.open(
         at.bootstrap,
         prefix=settings.topic_prefix,
-        partitions=settings.partitions or PARTITIONS,
+        partitions=settings.partitions,
         replication=settings.replication,
         session_s=settings.session_s,
         security=kafka.KafkaSecurity(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from streamproc.bus.contract import PARTITIONS
 from streamproc.bus.embedded.gate import Gate
 from streamproc.bus.embedded.place import Place, sync_data, sync_folder
 from streamproc.bus.embedded.reader import settle
@@ -29,7 +30,6 @@ from streamproc.bus.embedded.schema import check, connect, create, empty, meant
 from streamproc.bus.embedded.segments import Segments
 from streamproc.errors import DiskFull, Fatal, Misconfigured, StreamprocError, Unreachable, UnseenEnd
 
-PARTITIONS = 16
 MERGED = 64
 CHECKPOINT_BYTES = 4 * 2**20
 CHECKPOINT_EVERY_S = 0.25

@@ -40,14 +40,14 @@ class Kafka:
         names: Names,
         security: KafkaSecurity,
         *,
-        partitions: int,
         replication: int | None,
         session_s: float,
         landing_s: float,
     ) -> None:
         """Nothing is open yet: `await Kafka.open(…)`."""
         self.bootstrap, self.names = bootstrap, names
-        self.partitions, self.session_s, self._landing_s = partitions, session_s, landing_s
+        self.partitions = 0
+        self.session_s, self._landing_s = session_s, landing_s
         self._replication = replication
         self._options = security.options()
         self._name = f"streamproc-{socket.gethostname()}-{os.getpid()}"
@@ -65,12 +65,12 @@ class Kafka:
         *,
         prefix: str = "",
         security: KafkaSecurity | None = None,
-        partitions: int = 16,
+        partitions: int | None = None,
         replication: int | None = None,
         session_s: float = 10.0,
         landing_s: float = 20.0,
     ) -> Self:
-        """`replication`: copies of topics made here; 3 where there are three brokers, else 1. `session_s`: how long a
+        """`partitions` None: as many as the deployment's topics have, 16 if there are none. `replication`: copies of topics made here; 3 where there are three brokers, else 1. `session_s`: how long a
         process may be silent before others take its partitions; brokers allow 6 to 1800 unless told. `landing_s`: for one
         transaction; later its end is unseen."""
         tune()
@@ -78,7 +78,6 @@ class Kafka:
             bootstrap,
             Names(prefix),
             security or KafkaSecurity(),
-            partitions=partitions,
             replication=replication,
             session_s=session_s,
             landing_s=landing_s,
@@ -87,8 +86,7 @@ class Kafka:
             with at(f"broker {bootstrap}"):
                 await bus.client.open()
             there = await bus.topics()
-            known = [name for name in there if _is_ours(name)]
-            catalog.check(there, known, partitions)
+            bus.partitions = catalog.agreed({name: there[name] for name in there if _is_ours(name)}, partitions)
         except BaseException:
             await bus.client.close()
             raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from streamproc.bus.contract import PARTITIONS
 from streamproc.bus.kafka.connections import unhurried
 from streamproc.bus.kafka.mapping import at, mapped
 from streamproc.bus.kafka.names import Names
@@ -47,6 +49,14 @@ def check(there: Mapping[str, int], wanted: Sequence[str], partitions: int) -> N
             f"all topics of a deployment have {partitions} partitions, but {', '.join(found)}: use that number "
             "(`--partitions`), or another topic prefix; topics cannot be repartitioned"
         )
+
+
+def agreed(ours: Mapping[str, int], wanted: int | None) -> int:
+    """How many partitions all topics of the deployment have, or are to have; Misconfigured where they do not agree."""
+    most = Counter(ours.values()).most_common(1)
+    partitions = wanted or (most[0][0] if most else PARTITIONS)
+    check(ours, list(ours), partitions)
+    return partitions
 
 
 async def create(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamproc.bus.kafka import Kafka
+from streamproc.bus.kafka.catalog import agreed
 from streamproc.bus.kafka.group import Assignor, Claim, Listener, share
 from streamproc.bus.kafka.insides import ConsumerProtocolMemberAssignment, TopicPartition
 from streamproc.errors import Misconfigured, Unreachable
@@ -241,6 +242,23 @@ async def test_a_deployments_own_topics_are_checked_when_it_is_opened(bus: Kafka
     await bus.create([bare("windows")])
     with pytest.raises(Misconfigured, match="windows has 2"):
         await open_bus(partitions=4)
+
+
+@kafka
+async def test_who_names_no_number_of_partitions_takes_that_of_the_topics_there_are(open_bus: Open) -> None:
+    assert (await open_bus(partitions=None)).partitions == 16, "a new deployment's"
+    three = await open_bus(partitions=3)
+    await three.create([bare("windows"), bare("captions")])
+    assert (await open_bus(partitions=None)).partitions == 3
+
+
+def test_topics_that_do_not_agree_on_their_partitions_are_refused_whoever_asks() -> None:
+    assert agreed({}, None) == 16
+    assert agreed({}, 5) == 5
+    assert agreed({"windows": 4, "captions": 4}, None) == 4
+    for wanted in (None, 4):
+        with pytest.raises(Misconfigured, match="captions has 3"):
+            agreed({"windows": 4, "captions": 3, "events": 4}, wanted)
 
 
 @kafka
