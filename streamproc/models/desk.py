@@ -17,6 +17,7 @@ from streamproc.messages import Tokens
 from streamproc.models.budget import Quota, until_midnight_s
 from streamproc.models.endpoint import Call, Heard
 from streamproc.models.failures import QuotaSpent
+from streamproc.models.limiter import STARTS_AT
 from streamproc.models.replicas import Asked, Replica, Replicas
 
 
@@ -30,6 +31,8 @@ class Model:
     """In dollars."""
     quota: Quota | None = None
     stand_ins: tuple[str, ...] = ()
+    starts_at: int = STARTS_AT
+    """Calls at a time, of each replica, before anything is known of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +61,10 @@ class Desk:
         wall: Callable[[], float],
         rng: random.Random,
         record: Callable[[Record], None],
-        starts_at: int,
     ) -> None:
         self.model, self.clock, self.rng = model, clock, rng
         self.replicas = Replicas(
-            model.endpoints, clock=clock, wall=wall, rng=rng, quota=model.quota, starts_at=starts_at
+            model.endpoints, clock=clock, wall=wall, rng=rng, quota=model.quota, starts_at=model.starts_at
         )
         self.answered_at = -1.0
         self.calls = self.hedges = 0

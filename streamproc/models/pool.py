@@ -29,6 +29,11 @@ from streamproc.models.card import Served
 from streamproc.models.desk import Desk, Model, Record
 from streamproc.models.endpoint import Call, endpoints
 from streamproc.models.errand import Answer, Errand
+from streamproc.models.limiter import STARTS_AT
+
+BATCHING_STARTS_AT = 32
+"""Calls that a batching server is given at once before anything is known of it: it takes hundreds, and finding that out
+from a few costs a dozen round trips of what may be seconds each. Where it is too many the limiter is down again as soon."""
 
 
 def model_of(served: Served, *, environ: Mapping[str, str], transport: httpx2.AsyncBaseTransport) -> Model:
@@ -39,7 +44,14 @@ def model_of(served: Served, *, environ: Mapping[str, str], transport: httpx2.As
         return asked.of(into=tokens.into, cached=tokens.cached, out=tokens.out) if asked else 0.0
 
     replicas = [(e, 1.0) for e in endpoints(served, environ=environ, transport=transport)]
-    return Model(name=served.name, endpoints=replicas, price=price, quota=_quota(served), stand_ins=served.stand_ins)
+    return Model(
+        name=served.name,
+        endpoints=replicas,
+        price=price,
+        quota=_quota(served),
+        stand_ins=served.stand_ins,
+        starts_at=BATCHING_STARTS_AT if served.card.serve else STARTS_AT,
+    )
 
 
 def _quota(served: Served) -> Quota | None:
@@ -77,10 +89,9 @@ class Pool:
         clock: Callable[[], float] | None = None,
         wall: Callable[[], float] = time.time,
         rng: random.Random | None = None,
-        starts_at: int = 4,
     ) -> None:
         self._clock = clock or asyncio.get_running_loop().time
-        self._wall, self._rng, self._record, self._starts_at = wall, rng or random.Random(), record, starts_at
+        self._wall, self._rng, self._record = wall, rng or random.Random(), record
         self.budgets = budgets or Budgets()
         self._desks: dict[str, Desk] = {}
         self.add(*models)
@@ -95,7 +106,6 @@ class Pool:
                     wall=self._wall,
                     rng=self._rng,
                     record=self._record,
-                    starts_at=self._starts_at,
                 )
         for m in models:
             for name in (*m.stand_ins, *(() if m.endpoints else (m.name,))):
