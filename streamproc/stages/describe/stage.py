@@ -55,7 +55,7 @@ class Options(Informed):
     rounds: tuple[Round, ...] = Field(
         (Round(name="story", prompt=PROMPT, fields={"text": {"type": "string", "maxLength": 1000}}),),
         min_length=1,
-        description="Questions about the same pictures, one after the other.",
+        description="Questions about the same pictures, one after the other: name, prompt (which may use what `context` may), fields.",
     )
     samples: int = Field(4, ge=1, le=64, description="Answers asked for at once; they vote.")
     max_tokens: int = Field(4096, ge=1, le=65_536, description="Of one answer; models that think need many.")
