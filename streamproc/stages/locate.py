@@ -65,7 +65,7 @@ class Options(Asking):
     samples: int = Field(12, ge=1, le=64, description="Answers asked for at once; they vote.")
     temperature: float | None = Field(0.6, ge=0, le=2, description="What makes the samples differ.")
     max_tokens: int = Field(4096, ge=1, le=65_536, description="Of one answer; models that think need many.")
-    rows: int = Field(300, ge=2, le=2000, description="Of one table; a longer stream is looked at in stretches.")
+    rows: int = Field(200, ge=2, le=2000, description="Of one table; a longer stream is looked at in stretches.")
     stretch_s: float | None = Field(None, gt=0, description="Of one table; absent: as long as its rows go.")
     columns: tuple[str, ...] = Field((), description="Fields of the captions to show; none named: all of them.")
     incident: str = Field("incident", description="The field that is 1 for an incident and 0 for a hazard.")
