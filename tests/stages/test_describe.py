@@ -451,13 +451,15 @@ async def test_pictures_that_are_out_of_reach_fail_by_that_name() -> None:
 
 
 @told
-async def test_a_call_that_fails_for_now_begins_the_rounds_again() -> None:
+async def test_a_round_that_fails_for_now_is_asked_again_and_those_before_it_are_not() -> None:
     story = Story.of()
     story.clip()
     story.incident()
-    models = Scripted(lambda call: Retryable("busy") if len(models.calls) in (1, 3) else by_round().says(call))
+    models = Scripted(lambda call: Retryable("busy") if len(models.calls) in (1, 3, 4) else by_round().says(call))
     (found,) = await story.told(models)
     assert found.fields == FACTS | TEXTS | TOGETHER
+    assert [call.prompt.question[:6] for call in models.calls] == ["Count.", "Count.", *["Known:"] * 3, "Put it"]
+    assert found.attempts == 3
 
 
 @told

@@ -6,6 +6,7 @@ preset's name. What nobody could read is `failed`, and so is what has no picture
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from streamproc.errors import Rejected, did_you_mean
+from streamproc.errors import Rejected, Retryable, did_you_mean
 from streamproc.messages import Context, Description, Event, Frame, Incident, Outcome, Record, Source
 from streamproc.models.prompt import Picture
 from streamproc.stage import Each, Look
@@ -26,6 +27,8 @@ from streamproc.video.pick import UNREACHABLE, Reach
 
 NOT_CLOSED: Final = "not-closed"
 UNREADABLE: Final = "unreadable"
+BEGUN: Final = 256
+"""Records at most whose rounds are remembered from one attempt to the next; others begin again."""
 
 SYSTEM: Final = "You describe what happens in a video, from pictures of it in the order of time. You say what is seen, and nothing else."
 PROMPT: Final = """The pictures are from around {event}. In one or two plain sentences: what happens, who or what takes part, and how does it end?"""
@@ -112,6 +115,7 @@ class Describe(Each):
         self.model, self.preset, self.models, self.footage = model, preset, models, footage
         self._preset = Preset.named(preset)
         self._options, self._labels, self._contexts = Told("describe", Options), Told("labels", Labels), Contexts()
+        self._begun: OrderedDict[str, SoFar] = OrderedDict()
 
     async def handle(self, record: Incident | Event, look: Look) -> Description:
         if isinstance(record, Event) and (record.event is None or record.event.state != "close"):
@@ -124,17 +128,22 @@ class Describe(Each):
         if not frames:
             raise Rejected(UNREACHABLE)
         case = self._case(record, frames, options, self._labels.of(source), told(context))
-        so_far = await self._asked(case, source, deadline_s=options.deadline_s)
+        so_far = await self._asked(record.id, case, source, deadline_s=options.deadline_s)
         return self._description(record, so_far, context)
 
-    async def _asked(self, case: Case, source: Source, *, deadline_s: float) -> SoFar:
-        """All rounds."""
-        so_far = SoFar()
+    async def _asked(self, of: str, case: Case, source: Source, *, deadline_s: float) -> SoFar:
+        """All rounds. One that fails for now is asked again, and not those before it."""
+        so_far = self._begun.pop(of, SoFar())
         while call := next_call(case, so_far):
             try:
                 answer = await self.models.ask(
                     self.model, call, stream=source.stream, live=source.live, deadline_s=deadline_s
                 )
+            except Retryable:
+                self._begun[of] = so_far
+                if len(self._begun) > BEGUN:
+                    self._begun.popitem(last=False)
+                raise
             except Rejected:
                 if not so_far.again:
                     raise
