@@ -370,6 +370,31 @@ async def test_one_description_alone_needs_no_call() -> None:
     assert (one.rule, one.fields) == ("vote", CRASH)
 
 
+@told
+async def test_descriptions_that_give_no_reason_are_not_compared_by_it() -> None:
+    rig = Trial.of()
+    services = ("detect.a", "dedup", "describe.x.p", "describe.y.p", "ensemble.text")
+    of = rig.judge(*services, rule="cluster", model="text")
+    rig.says(of, "a", {20: [goal(0.9)]})
+    story = described({"text": "A header."})
+    (one,) = done(await rig.verdicts(stage=Ensemble("text", Scripted()), x_p=story, y_p=story))
+    assert (one.rule, one.fields and one.fields["text"]) == ("vote", "A header.")
+
+
+@told
+async def test_a_model_that_rejects_the_question_fails_the_verdict_with_its_words() -> None:
+    class Refusing:
+        async def ask(
+            self, model: str, call: Any, *, stream: str, live: bool = True, deadline_s: float = 300.0
+        ) -> Answer:
+            raise Rejected("I do not talk about crashes")
+
+    rig = Trial.of()
+    rig.incidents(rig.judge(LOCATE, "describe.x.p", "describe.y.p", "ensemble.text", rule="cluster", model="text"), 131)
+    (one,) = await rig.verdicts(stage=Ensemble("text", Refusing()), x_p=described(CRASH), y_p=described(CRASH))
+    assert (one.outcome, one.reason) == ("failed", "I do not talk about crashes")
+
+
 def test_the_observer_joins_descriptions_over_real_http() -> None:
     async def story() -> None:
         async with running() as (url, observer), AiohttpTransport() as transport:

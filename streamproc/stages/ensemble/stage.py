@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,9 +22,10 @@ from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.vote import Kind, kinds_of
 from streamproc.stage import Fold, Look, Row
-from streamproc.stages.asking import Models, spoken
+from streamproc.stages.asking import Models
 from streamproc.stages.ensemble import rows, votes
-from streamproc.stages.ensemble.cluster import DECIDES, PROMPT, SYSTEM, Asked, clustered
+from streamproc.stages.ensemble.cluster import PROMPT, SYSTEM, Asked
+from streamproc.stages.ensemble.described import Described, by_cluster, by_filling, by_vote
 from streamproc.stages.ensemble.votes import Calibration, Probability
 from streamproc.stages.options import Asking, ModelName, Text, Told
 
@@ -32,7 +33,6 @@ NOT_CLOSED: Final = "not-closed"
 TOO_FEW: Final = "too-few-models"
 BELOW: Final = "below-threshold"
 UNDESCRIBED: Final = "undescribed"
-UNREADABLE: Final = "unreadable"
 
 DETECT, DEDUP, LOCATE, DESCRIBE = "detect.", "dedup", "locate", "describe."
 
@@ -98,16 +98,6 @@ class Options(Asking):
         )
 
 
-class Described(NamedTuple):
-    """What all describers say together."""
-
-    fields: dict[str, Any]
-    rule: str
-    agreement: float | None = None
-    answers: Sequence[Answer] = ()
-    how: str | None = None
-
-
 class Ensemble(Fold):
     reads, writes = ("incidents", "events", "descriptions"), ("verdicts",)
 
@@ -161,7 +151,7 @@ class Ensemble(Fold):
             row,
             until_index=None,
             **_standing(told, event.label, confidence, len(by.found_by)),
-            **_spoken(described),
+            **described.spoken(),
             fields=fields,
             label=event.label,
             time_ms=event.time_ms,
@@ -189,7 +179,7 @@ class Ensemble(Fold):
             row,
             until_index=None,
             **_standing(told, label, confidence, None),
-            **_spoken(described),
+            **described.spoken(),
             **place,
             fields=described.fields or None,
             label=label,
@@ -197,33 +187,17 @@ class Ensemble(Fold):
             found_by=tuple(_describer(d) for d in descriptions if not rows.is_hole(d.fields or {}, told.hole)),
         )
 
-    # descriptions
-
     async def _described(self, descriptions: Sequence[Description], source: Source, told: Options) -> Described:
-        said = [d.fields or {} for d in descriptions]
-        if told.rule == "fill":
-            chosen = next((d for d in descriptions if not rows.is_hole(d.fields or {}, told.hole)), None)
-            return Described(
-                rows.filled(said, told.hole), "fill", (chosen or descriptions[0]).agreement if said else None
-            )
-        tally = rows.voted(said, _kinds(source))
-        own = [d.agreement for d in descriptions if d.agreement is not None]
-        within = sum(own) / len(own) if own else 1.0
-        agreement = None if tally.agreement is None else round(tally.agreement * within, 6)
-        vote = Described(tally.values, "vote", agreement)
-        if told.rule == "vote" or len(said) < 2 or self.model is None or self.models is None:
-            return vote
         model, models = self.model, self.models
+        if told.rule == "fill":
+            return by_filling(descriptions, told.hole)
+        if told.rule == "vote" or model is None or models is None:
+            return by_vote(descriptions, _kinds(source))
 
         async def ask(call: Call) -> Answer:
             return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=told.deadline_s)
 
-        decision, answers = await clustered(said, told.asked(), ask)
-        if not decision.fields:
-            return vote._replace(answers=answers, how=decision.how)
-        others = rows.most_frequent(said, [name for name in rows.names(said) if name not in DECIDES])
-        share = round(len(decision.members) / len(said), 6) if decision.members else agreement
-        return Described(others | decision.fields, "cluster", share, answers, decision.how)
+        return await by_cluster(descriptions, _kinds(source), told.asked(), ask)
 
 
 def judged(source: Source) -> str:
@@ -244,11 +218,6 @@ def _standing(told: Options, label: str | None, confidence: float | None, models
     if not votes.believed(label, confidence, told.thresholds):
         return {"outcome": "skipped", "reason": BELOW}
     return {}
-
-
-def _spoken(described: Described) -> dict[str, Any]:
-    said = spoken(*described.answers) if described.answers else {}
-    return said | {"rule": described.rule} | ({"how": described.how} if described.how else {})
 
 
 def _nothing(row: Row, outcome: Outcome, reason: str) -> list[Record]:
