@@ -8,7 +8,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from streamproc.cli.running import Spending
     from streamproc.messages import Source
     from streamproc.models.card import Served
+    from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.job import Entered
     from streamproc.pipeline.means import Means
     from streamproc.pipeline.parts import Plan
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 EPILOG = "Example: streamproc run match.mkv --task soccer --model detect=qwen2.5-vl-7b --out results"
 LOOK_EVERY_S = 0.5
+SHOWN_EVERY_S = 0.1
+"""Looking at every step of every service would cost more than the steps."""
 
 
 def register(root: typer.Typer) -> None:
@@ -132,7 +136,7 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     ):
         streams = await _streams(arguments, asked, has, name=name)
         entered = await job.enter(bus, streams.wanted, again=asked.again)
-        this = Run(asked, plans, bus, progress, spending, streams, entered)
+        this = Run(asked, plans, served, bus, progress, spending, streams, entered)
         claims = open_claims(told)
         return await this.to_its_end(
             lambda: working(bus, has, plans, bounds=told.bounds, backoff=told.backoff, claims=claims)
@@ -174,8 +178,8 @@ class Streams:
     """Stream → why nothing of it can be looked at."""
     finished: list[str] = field(default_factory=list)
     """Streams whose results are complete in the output folder."""
-    totals: dict[str, int] = field(default_factory=dict)
-    """Stream → windows, as far as its file tells beforehand."""
+    looks: dict[str, Look] = field(default_factory=dict)
+    """Stream → what its file tells beforehand."""
 
 
 async def _streams(arguments: Sequence[str], asked: Asked, has: Means, *, name: str | None) -> Streams:
@@ -205,10 +209,12 @@ async def _streams(arguments: Sequence[str], asked: Asked, has: Means, *, name: 
 async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wanted | None:
     """None where there is nothing to do: it cannot be read, or it is done."""
     from streamproc.pipeline import outputs
+    from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.streams import Wanted
     from streamproc.video import address
     from streamproc.video.container import Limits
     from streamproc.video.glance import Glance, Glanced
+    from streamproc.video.picture import LARGEST, shown_size
     from streamproc.video.recipe import grid_of, sampling_of
     from streamproc.video.windows import Cut
 
@@ -222,7 +228,10 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wan
             return None
     grid = grid_of(sampling, glanced)
     if glanced and glanced.duration_s:
-        streams.totals[one.name] = Cut.on(grid, sampling_of(sampling, grid)).count(glanced.duration_s)
+        cut = Cut.on(grid, sampling_of(sampling, grid))
+        frames = min(cut.samples(0, 1)[1], cut.sampling.frames or LARGEST)
+        width, height = shown_size(glanced.width, glanced.height, Fraction(1), cut.sampling.look.longest)
+        streams.looks[one.name] = Look(cut.count(glanced.duration_s), frames, width, height)
     wanted = Wanted(name=one.name, uri=one.uri, live=one.live, grid=grid, task=asked.task)
     if asked.out and not asked.again and await asyncio.to_thread(outputs.finished, asked.out, wanted):
         streams.finished.append(one.name)
@@ -240,6 +249,7 @@ class Run:
         self,
         asked: Asked,
         plans: Sequence[Plan],
+        served: Sequence[Served],
         bus: Bus,
         progress: Progress,
         spending: Spending,
@@ -251,13 +261,14 @@ class Run:
         from streamproc.pipeline.outputs import Files
         from streamproc.pipeline.tail import Tail
 
-        self.asked, self.streams, self.entered, self.spending = asked, streams, entered, spending
+        self.asked, self.plans, self.served = asked, plans, served
+        self.streams, self.entered, self.spending = streams, entered, spending
         self.began = time.monotonic()
         services = [p.service for p in plans]
         self.watch = Watch(progress, entered.sources, services)
         self.tail = Tail(bus, _shown(plans), entered.sources)
         self.files = Files(asked.out, bus, progress) if asked.out else None
-        self.board = Board(progress, entered.sources, services, streams.totals, spending)
+        self.board = Board(progress, entered.sources, services, self._totals(), spending)
 
     async def to_its_end(self, working: Callable[[], Any]) -> Code:
         from streamproc.cli.running import Screen
@@ -290,6 +301,7 @@ class Run:
         from streamproc.messages import plain
 
         await self.watch.progress.moved(within_s=LOOK_EVERY_S)
+        await asyncio.sleep(SHOWN_EVERY_S)
         live = {s.stream for s in self.entered.sources if s.live}
         for topic, record in await self.tail.come():
             if self.asked.quiet:
@@ -310,17 +322,33 @@ class Run:
             for name, why in self.streams.unreadable.items():
                 self.files.unreadable(name, why, self.asked.task)
 
+    def _totals(self) -> dict[str, int]:
+        """Stream → windows, as far as its file tells; a repeat has those of its file."""
+        looks = self.streams.looks
+        names = {s.stream: s.stream.partition("@")[0] for s in self.entered.sources}
+        return {stream: looks[name].windows for stream, name in names.items() if name in looks}
+
     def _forecast(self) -> None:
         """What a long run will ask for, before it begins."""
-        calls, windows = self.board.forecast()
-        streams = self.entered.sources
-        parts = [f"{len(streams)} stream{'s' if len(streams) != 1 else ''}"]
+        from streamproc.pipeline.forecast import forecast
+
+        parts = [f"{len(self.entered.sources)} stream{'s' if len(self.entered.sources) != 1 else ''}"]
         if self.streams.finished:
             parts.append(f"{len(self.streams.finished)} more complete in {self.asked.out}")
         if self.entered.known:
             parts.append(f"{len(self.entered.known)} of them go on where they were")
-        if windows:
-            parts.append(f"{windows:,} windows, about {calls:,} calls")
+        left = {
+            service: [
+                replace(look, windows=self.board.left(source, service))
+                for source in self.entered.sources
+                if service in source.services
+                and (look := self.streams.looks.get(source.stream.partition("@")[0])) is not None
+            ]
+            for service in self.watch.services
+        }
+        found = forecast(self.asked.task, self.plans, self.served, left)
+        if found.windows or found.calls:
+            parts.append(found.told())
         say("; ".join(parts))
 
     def _receipt(self) -> Code:

@@ -96,22 +96,13 @@ class Board:
 
     def _expected(self, source: Source, service: str) -> int | None:
         """Those that answer windows have as many numbers as there are windows."""
-        total = self.totals.get(source.stream.partition("@")[0])
+        total = self.totals.get(source.stream)
         by_windows = service == DECODE or service in source.readers.get("windows", ())
         return total + 1 if total is not None and by_windows else None
 
-    def forecast(self) -> tuple[int, int]:
-        """(calls, windows) that are left, as far as files tell beforehand. What comes of events is not known."""
-        calls = windows = 0
-        for source in self.sources:
-            total = self.totals.get(source.stream.partition("@")[0], 0)
-            for service in self.services:
-                left = max(0, total - self.progress.of(source, service).numbers.total)
-                if service == DECODE:
-                    windows += left
-                elif service in source.readers.get("windows", ()):
-                    calls += left
-        return calls, windows
+    def left(self, source: Source, service: str) -> int:
+        """Windows that a service has before it, as far as the file tells beforehand."""
+        return max(0, self.totals.get(source.stream, 0) - self.progress.of(source, service).numbers.total)
 
     def receipt(self, *, complete: int, unreadable: int) -> dict[str, Any]:
         """What there is to say at the end, in numbers."""
