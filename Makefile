@@ -15,10 +15,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt .ci/python
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
-# Real brokers and killed processes on a busy machine: what fails is tried once more, by itself, and must pass then. Both
-# runs are printed; a test that needs the second one is a finding.
 test: setup
-	$(PY) -m pytest || $(PY) -m pytest --last-failed --last-failed-no-failures none
+	$(PY) -m pytest
 
 # The environment with everything the tests need; quick when nothing changed.
 setup:
