@@ -95,6 +95,13 @@ def unhurried(opening: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
+async def ended(connection: Any) -> None:
+    """Close a connection and see it closed: with TLS, goodbyes take their time, also from a broker that turned us away."""
+    end = connection.close()
+    if connection._protocol is not None:  # else it never came about
+        await asyncio.wait([end], timeout=CLOSE_S)
+
+
 async def end(producer: Any, door: Door, opening: asyncio.Task[None] | None) -> None:
     """All that is left of a producer, whether it has stopped, never opened, or does not stop; in bounded time."""
     producer._closed = True

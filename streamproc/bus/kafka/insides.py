@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from aiokafka import errors
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
@@ -33,7 +33,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from streamproc.bus.kafka.connections import CLOSE_S, Door, unhurried
+from streamproc.bus.kafka.connections import Door, ended, unhurried
 from streamproc.wire import Stored
 
 __all__ = ["READ_UNCOMMITTED", "ConsumerProtocolMemberAssignment", "ConsumerProtocolMemberMetadata", "TopicPartition"]
@@ -129,8 +129,11 @@ class Client:
         """aiokafka logs why a bootstrap failed and raises something else: ask again, and let the cause out."""
         host, port, _ = self.inner.hosts[0]
         ours = {k: v for k, v in self._options.items() if k not in ("retry_backoff_ms",)}
-        connection = await create_conn(host, port, **ours)
-        await asyncio.wait([connection.close()], timeout=CLOSE_S)
+        connection = AIOKafkaConnection(host, port, **ours)
+        try:
+            await connection.connect()
+        finally:
+            await ended(connection)
 
     async def persist(self, once: Callable[[], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._within_s

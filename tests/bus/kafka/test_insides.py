@@ -83,7 +83,7 @@ def test_names_we_reach_for_are_there() -> None:
         inspect.getsource(AIOKafkaProducer.__init__): ["self._sender", "self.client", "self._message_accumulator", "self._closed"],
         inspect.getsource(AIOKafkaClient.__init__): ["self._conns", "self._sync_task", "self._md_update_fut"],
         inspect.getsource(AIOKafkaClient._get_conn): ["conn_id = (node_id, group)", "conn.connected()"],
-        inspect.getsource(AIOKafkaConnection): ["self._writer", "return self._closed_fut"],
+        inspect.getsource(AIOKafkaConnection): ["self._writer", "self._protocol", "return self._closed_fut"],
     }.items():  # fmt: skip
         assert [name for name in names if name not in source] == []
     assert isinstance(sender.Sender.sender_task, property)
