@@ -78,9 +78,7 @@ def read(data: bytes, *, file: str, labels: Collection[str] = ()) -> list[Clip]:
     seen: dict[str, int] = {}
     try:
         if (header := next(rows, None)) != list(COLUMNS):
-            raise Rejected(
-                f"{file} line 1: not the 12 columns of a 2COOOL submission, which begin '{COLUMNS[0]},{COLUMNS[1]}'; found {header}"
-            )
+            raise Rejected(f"{file} line 1: not the 12 columns of a 2COOOL submission: {_wrong(header)}")
         for row in rows:
             if not row:
                 continue  # an empty line, as editors leave at the end
@@ -97,6 +95,16 @@ def read(data: bytes, *, file: str, labels: Collection[str] = ()) -> list[Clip]:
     except csv.Error as e:
         raise Rejected(f"{file} line {rows.line_num}: {e}") from e
     return clips
+
+
+def _wrong(header: list[str] | None) -> str:
+    """What is wrong with a first line."""
+    if header is None:
+        return "the file is empty"
+    if missing := [column for column in COLUMNS if column not in header]:
+        lacks = "', '".join(missing)
+        return f"it lacks '{lacks}'; found {header}"
+    return f"they stand in another order, or there are others beside them: {header}"
 
 
 def _clip(row: list[str], place: str) -> Clip:

@@ -72,8 +72,9 @@ def test_numbers_that_pandas_made_fractions_are_whole_again() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "line 1: not the 12 columns"),
-        (b"video,frame\n", "line 1: not the 12 columns"),
+        (b"", "line 1: not the 12 columns of a 2COOOL submission: the file is empty"),
+        (b"video,frame\n", "line 1: not the 12 columns .* it lacks 'Incident window start frame', "),
+        (",".join(COLUMNS[::-1]).encode(), "line 1: not the 12 columns .* they stand in another order"),
         (b"\xff", "not UTF-8 at byte 0"),
     ],
 )

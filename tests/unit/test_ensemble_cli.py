@@ -278,7 +278,10 @@ def test_a_call_that_makes_no_sense_is_wrong_usage(ensemble: Ensemble) -> None:
     [
         (lambda text: text.replace("431", "soon"), "line 2: 'Incident window start frame' is 'soon'"),
         (lambda text: text.replace("vehicle overtakes", "vehicle overtake"), "line 2: 'Label' is 'vehicle overtake'"),
-        (lambda text: text.replace(f'"{COLUMNS[4]}",', ""), "line 1: not the 12 columns"),
+        (
+            lambda text: text.replace(f'"{COLUMNS[4]}",', ""),
+            "line 1: not the 12 columns of a 2COOOL submission: it lacks 'Ego-car involved'",
+        ),
         (lambda text: text + text.splitlines()[1], "line 3: video 0 stands in line 2 already"),
     ],
 )
