@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LATE_S = 1.0
-"""A landing that takes longer is taken for one that may not come."""
+LATE_S = 0.25
+"""A landing that takes longer, many times the usual, is taken for one that may not come."""
 
 
 class Landings:
