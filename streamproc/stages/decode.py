@@ -32,6 +32,7 @@ from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.decode import decode
 from streamproc.video.follow import Feed
+from streamproc.video.footage import Keep
 from streamproc.video.glance import Glance
 from streamproc.video.jobs import SLICE_S
 from streamproc.video.recipe import grid_of, sampling_of
@@ -120,12 +121,13 @@ class Decode(Follow):
         try:
             cut = Cut.on(here.grid, sampling_of(here.task.get("sampling") or {}, here.grid))
             place = address.parse(here.uri, secrets=self._secrets)
+            keep = Keep.parse(here.footage).of(here) if here.live and here.footage else None
         except Misconfigured as e:  # of one stream; the process has others
             raise Rejected(f"{here.stream}: {e}") from e
         if place.is_file and await asyncio.to_thread(Path(place.target).is_dir):
             steps = self._folder(here, Path(place.target), at)
         elif here.live:
-            steps = self._feed(here, cut, place, at, until)
+            steps = self._feed(here, cut, place, keep, at, until)
         else:
             steps = self._file(here, cut, place, at, until, look)
         async with aclosing(steps):
@@ -139,7 +141,9 @@ class Decode(Follow):
         steps = decode(self._workers, here, place, cut, cursor=at.index, limits=self._limits, slice_s=self._slice_s)
         return _paced(_before(until, here, cut, steps), here, look, ahead)
 
-    async def _feed(self, here: Source, cut: Cut, place: Address, at: Place, until: int | None) -> AsyncGenerator[Step]:
+    async def _feed(
+        self, here: Source, cut: Cut, place: Address, keep: Keep | None, at: Place, until: int | None
+    ) -> AsyncGenerator[Step]:
         began_ms = self._begins_ms(here, cut) if at.began_ms is None else at.began_ms
         cut = replace(cut, began=datetime.fromtimestamp(began_ms / 1000, UTC))
         if here.state == PAUSED and until is not None:
@@ -153,6 +157,7 @@ class Decode(Follow):
                 cut,
                 zero_s=self._monotonic() - since_s,  # a wall clock that is set anew moves no feed that is being read
                 clock=self._monotonic,
+                keep=keep,
                 limits=self._limits,
                 random=self._random,
             )

@@ -7,6 +7,7 @@ the stream's own axis that is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -23,7 +24,9 @@ from streamproc.video.address import Address
 from streamproc.video.bitstream import never
 from streamproc.video.choice import Chosen, Rate
 from streamproc.video.container import Clock, Limits, Opened, opened
+from streamproc.video.footage import Keep
 from streamproc.video.picture import Painter
+from streamproc.video.recorder import Recorder
 from streamproc.video.windows import Cut, Picture
 
 JUMP_S = Fraction(5)
@@ -31,6 +34,8 @@ JUMP_S = Fraction(5)
 LEAD_S, SLEW = Fraction(30), Fraction(1, 100)
 """A feed may be so far ahead of the wall clock (a playlist begins some segments back); where its clock is fast and it comes
 to more, its time is held back by this share."""
+HELD = 256
+"""Packets that are kept to be recorded until there is a picture; a feed that has none yet is not recorded."""
 AT_ONCE_S = 0.005
 """A packet that comes sooner had been waiting for us."""
 
@@ -86,6 +91,8 @@ class ReadFeed:
     """When stream time was 0, by the clock that all processes of a machine share."""
     next_k: int
     """The first sample nobody has."""
+    keep: Keep | None = None
+    """Where it is recorded."""
 
     def run(self) -> Iterator[list[Picture] | Dropped]:
         rule, next_k, began = self.cut.sampling.rule, self.next_k, monotonic()
@@ -95,6 +102,8 @@ class ReadFeed:
             painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
             waiting, packets = _waiting(video, Fraction(monotonic() - began))
             times = StreamTime(late_s=waiting, wanted_s=next_k / rule.per_s)
+            if self.keep:
+                packets = _recorded(Recorder(self.keep, video.stream), packets, times)
             for pts, frame in _frames(video, packets, times):
                 time_s = times.at(pts * video.time_base, Fraction(monotonic() - self.zero_s))
                 k = floor(time_s * rule.per_s)
@@ -123,6 +132,21 @@ def _waiting(video: Opened, opening_s: Fraction) -> tuple[Fraction, Iterator[Pac
             break
         asked = monotonic()
     return max(Fraction(0), waited_s), chain(held, packets)
+
+
+def _recorded(
+    recorder: Recorder, packets: Iterator[Packet[VideoStream]], times: StreamTime
+) -> Iterator[Packet[VideoStream]]:
+    """Each once its place in time is known; that takes a frame or two at the beginning."""
+    held: list[Packet[VideoStream]] = []
+    with closing(recorder):
+        for packet in packets:
+            yield packet
+            held.append(packet)
+            if times.offset_s is not None or len(held) > HELD:
+                for one in held:
+                    recorder.packet(one, times.offset_s)
+                held = []
 
 
 def _frames(

@@ -21,6 +21,7 @@ from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.decode import Step, made, whole
 from streamproc.video.feed import Dropped, ReadFeed
+from streamproc.video.footage import Keep
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import Cut, Picture
 from streamproc.video.workers import Workers
@@ -54,6 +55,8 @@ class Feed:
     zero_s: float
     """When stream time was 0, by `clock`; `cut.began` is the same by the wall clock."""
     clock: Callable[[], float] = time.monotonic
+    keep: Keep | None = None
+    """Where it is recorded."""
     limits: Limits = field(default_factory=Limits)
     backoff: Backoff = field(default_factory=Backoff)
     random: Random = field(default_factory=Random)
@@ -120,7 +123,7 @@ class Feed:
     async def _connection(self, came: asyncio.Queue[Picture]) -> bool:
         """Until it drops; whether it brought anything."""
         brought = False
-        job = ReadFeed(self.address, self.limits, self.cut, self.zero_s, self._next_k)
+        job = ReadFeed(self.address, self.limits, self.cut, self.zero_s, self._next_k, self.keep)
         async with aclosing(self.workers.ask(job)) as parts:
             async for part in parts:
                 if isinstance(part, Dropped):

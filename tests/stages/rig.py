@@ -26,7 +26,7 @@ from streamproc.video.workers import Workers
 from streamproc.wire import Stored
 
 SLICE_S = 2.0
-SAMPLING = {"fps": "5", "window_s": "2", "step_s": "1", "longest": 64}
+SAMPLING: dict[str, Any] = {"fps": "5", "window_s": "2", "step_s": "1", "longest": 64}
 READER = "detect.slow"
 
 

@@ -1,6 +1,7 @@
 """A camera: an RTSP server over TCP that shows a file of H.264 again and again, and breaks when it is told to.
 
-RFC 2326 as far as clients need it, with Digest passwords, and RFC 6184's packets made here, so that timestamps can jump.
+RFC 2326 as far as clients need it, with Digest passwords, and RFC 6184's packets made here, so that timestamps can jump. `python -m tests.video.rtsp FILE` is one by itself: it says its
+port, then the number of each frame and when it was sent.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import asyncio
 import base64
 import hashlib
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -61,8 +63,8 @@ class Camera:
     """Added to every timestamp from now on."""
     silent: bool = False
     connections: int = 0
-    sent: dict[int, float] = field(default_factory=dict)
-    """Number of a frame since the camera was switched on → when its last byte was given to the network."""
+    on_sent: Callable[[int, float], None] = lambda _number, _time_s: None
+    """Told the number of a frame since the camera was switched on, and when its last byte was given to the network."""
     _server: asyncio.Server | None = None
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -171,6 +173,8 @@ class Camera:
             frame = self._frames[which]
             time_s = turn * self._length_s + frame.time_s
             await asyncio.sleep(max(0.0, time_s / self.pace - (time.monotonic() - self._began)))
+            if writer.is_closing():
+                return
             if self.silent:
                 continue
             ticks = (self.start_ticks + round((time_s + self.jump_s) * CLOCK)) % 2**32
@@ -178,7 +182,7 @@ class Camera:
                 writer.write(packet)
                 sequence = (sequence + 1) % 2**16
             await writer.drain()
-            self.sent[number] = time.monotonic()
+            self.on_sent(number, time.monotonic())
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
@@ -219,3 +223,23 @@ def _md5(text: str) -> str:
 
 def _bare(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url)
+
+
+async def main(path: Path) -> None:
+    told = -1
+
+    def tell(number: int, time_s: float) -> None:
+        nonlocal told
+        if number > told:
+            told = number
+            sys.stdout.write(f"{number} {time_s}\n")
+            sys.stdout.flush()
+
+    async with Camera(path, on_sent=tell) as camera:
+        sys.stdout.write(f"{camera.port}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,197 @@
+"""Footage: where the pictures of a stream can be fetched again, at any rate. Files are their own; feeds are recorded.
+
+A recording is a folder of segments, each a fragmented MP4 named for the stream time at which it begins, in µs. Writing them
+is `recorder`'s, single pictures of a file `pick`'s.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import parse_qs, quote
+
+from av.video.frame import VideoFrame
+
+from streamproc.errors import Misconfigured, Rejected
+from streamproc.messages import Frame, Source
+from streamproc.video import address, sampling
+from streamproc.video.choice import Chosen, Every
+from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.pick import UNREACHABLE, Files, Reach
+from streamproc.video.picture import Look, Painter
+from streamproc.video.plan import plan
+from streamproc.video.table import Table
+from streamproc.video.workers import Workers
+
+HOURS = 24.0
+NEAR_S = Fraction(1, 1000)
+"""Times of frames are told in whole ms: a frame so much before the time asked for is the one that is meant."""
+HOLE_S = Fraction(2)
+"""A picture that much behind the time asked for shows something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Where a feed is recorded, and how much of it stays: `FOLDER`, `FOLDER?hours=48&bytes=20000000000`."""
+
+    folder: Path
+    hours: float = HOURS
+    size_bytes: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Keep:
+        place, _, rest = text.partition("?")
+        if "://" in place and not place.startswith("file://"):
+            raise Misconfigured(
+                f"footage '{address.redact(text)}': it is a folder; nothing else is there to write to yet"
+            )
+        told = {name: values[-1] for name, values in parse_qs(rest, keep_blank_values=True).items()}
+        try:
+            hours, size = float(told.pop("hours", HOURS)), told.pop("bytes", None)
+            kept = cls(Path(place.removeprefix("file://")), hours, None if size is None else int(float(size)))
+        except ValueError as e:
+            raise Misconfigured(f"footage '{text}': {e}") from None
+        if told or kept.hours <= 0 or (kept.size_bytes is not None and kept.size_bytes <= 0):
+            raise Misconfigured(f"footage '{text}': behind the '?' stand hours and bytes, both above 0")
+        return kept
+
+    def of(self, source: Source) -> Keep:
+        """The stream's own folder."""
+        return Keep(self.folder / quote(source.stream, safe="") / str(source.generation), self.hours, self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    path: Path
+    start_s: Fraction
+
+
+def segments(folder: Path) -> list[Segment]:
+    """In the order of time."""
+    found = [Segment(path, Fraction(int(path.stem), 10**6)) for path in folder.glob("*.mp4") if path.stem.isdecimal()]
+    return sorted(found, key=lambda segment: segment.start_s)
+
+
+def segment_name(start_s: Fraction) -> str:
+    return f"{round(start_s * 10**6):016}.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class PickTimes:
+    """Job: the first frame at or after each of these times, out of a recording. Answer: a list; what is not there is left out."""
+
+    folder: Path
+    limits: Limits
+    times_s: tuple[Fraction, ...]
+    look: Look
+
+    def run(self) -> Iterator[list[Frame]]:
+        there, todo = segments(self.folder), sorted(set(self.times_s))
+        starts = [segment.start_s for segment in there]
+        found: dict[int, Frame] = {}
+        while todo:
+            first = max(0, bisect_right(starts, todo[0] + NEAR_S) - 1)
+            if first == len(there):
+                break
+            until_s = starts[first + 1] - NEAR_S if first + 1 < len(there) else None
+            here = [t for t in todo if until_s is None or t < until_s]
+            todo = todo[len(here) :]
+            left = self._pick(there[first], here, found)
+            if left and first + 1 < len(there):  # behind the segment's last frame: the next one's first
+                self._pick(there[first + 1], left, found)
+        yield [found[t_ms] for t_ms in sorted(found)]
+
+    def _pick(self, segment: Segment, times_s: Sequence[Fraction], found: dict[int, Frame]) -> list[Fraction]:
+        """What the segment has; times behind its end come back."""
+        with opened(address.parse(segment.path), self.limits) as video:
+            painter = Painter(self.look, video.stream.sample_aspect_ratio)
+            table = sampling.index(video)
+            if not table.regular:
+                raise Rejected(f"{segment.path}: {table.why}")
+            shown = table.shown()
+            at_s = [(table.pts[i] - table.pts[shown[0]]) * table.time_base + segment.start_s for i in shown]
+            places = {bisect_left(at_s, t - NEAR_S): t for t in reversed(times_s)}
+            wanted = {place: t for place, t in places.items() if place < len(shown) and at_s[place] - t <= HOLE_S}
+            chosen = [
+                Chosen(place, at_s[place], place + 1, table.pts[shown[place]], at_s[place]) for place in sorted(wanted)
+            ]
+            for one, frame in self._frames(video, chosen, [shown[place] for place in sorted(wanted)], table):
+                t_ms = round(1000 * one.time_s)
+                found[t_ms] = Frame(t_ms=t_ms, jpeg=painter.jpeg(frame).data)
+            return [t for t in times_s if bisect_left(at_s, t - NEAR_S) == len(shown)]
+
+    def _frames(
+        self, video: Opened, chosen: Sequence[Chosen], packets: Sequence[int], table: Table
+    ) -> Iterator[tuple[Chosen, VideoFrame]]:
+        if chosen:
+            yield from sampling.planned(video, Every(1), chosen, list(plan(table, packets)))
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Job: from when to when a recording goes. Answer: Reach, or None where there is none."""
+
+    folder: Path
+    limits: Limits
+
+    def run(self) -> Iterator[Reach | None]:
+        there = segments(self.folder)
+        for last in reversed(there):
+            try:
+                with opened(address.parse(last.path), self.limits) as video:
+                    table = sampling.index(video)
+            except Rejected:  # it has just been begun
+                continue
+            rate = len(table.shown()) / table.shown_s if table.shown_s else Fraction(1)
+            yield Reach(float(there[0].start_s), float(last.start_s + table.shown_s), float(rate))
+            return
+        yield None
+
+
+class Footage:
+    """Of any stream: the same to ask, whether it is a file or was recorded. All raise Rejected, `footage-unreachable`."""
+
+    def __init__(
+        self, workers: Workers, *, limits: Limits | None = None, secrets: Mapping[str, str] | None = None
+    ) -> None:
+        self._workers, self._limits = workers, limits or Limits()
+        self._files = Files(workers, limits=limits, secrets=secrets)
+
+    async def reach(self, source: Source) -> Reach:
+        if not source.live:
+            return await self._files.reach(source)
+        found: Reach | None = await self._workers.one(Extents(self._folder(source), self._limits))
+        if found is None:
+            raise Rejected(UNREACHABLE)
+        return found
+
+    async def numbered(self, source: Source, numbers: Sequence[int], *, longest: int | None) -> Sequence[Frame]:
+        if source.live:
+            raise Rejected(UNREACHABLE)  # frames of a feed have no numbers
+        return await self._files.numbered(source, numbers, longest=longest)
+
+    async def timed(self, source: Source, times_s: Sequence[float], *, longest: int | None) -> Sequence[Frame]:
+        if not source.live:
+            return await self._files.timed(source, times_s, longest=longest)
+        times = tuple(Fraction(t).limit_denominator(10**6) for t in times_s)
+        job = PickTimes(self._folder(source), self._limits, times, Look(longest))
+        found: list[Frame] = await self._workers.one(job)
+        if times and not found:
+            raise Rejected(UNREACHABLE)
+        return found
+
+    async def around(
+        self, source: Source, time_s: float, *, rate: float, before_s: float, behind_s: float, longest: int | None
+    ) -> Sequence[Frame]:
+        """At any rate, around a time."""
+        count = int((before_s + behind_s) * rate) + 1
+        times = [t for i in range(count) if (t := time_s - before_s + i / rate) >= 0]
+        return await self.timed(source, times, longest=longest)
+
+    def _folder(self, source: Source) -> Path:
+        if source.footage is None:
+            raise Rejected(UNREACHABLE)  # nobody recorded it
+        return Keep.parse(source.footage).of(source).folder
