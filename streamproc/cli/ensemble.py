@@ -135,7 +135,8 @@ def _decided(rule: Rule, rows: Sequence[Row]) -> Row:
     from streamproc.formats.submission import KINDS
     from streamproc.stages.ensemble.rows import filled, voted
 
-    return filled(rows) if rule is Rule.fill else voted(rows, KINDS).values
+    said = filled(rows) if rule is Rule.fill else voted(rows, KINDS).values
+    return {name: said.get(name, "") for name in KINDS}  # a sentence that is empty everywhere is no vote
 
 
 def _write(out: Path, decided: dict[str, Row]) -> None:

@@ -149,6 +149,13 @@ def test_the_same_call_gives_the_same_bytes(ensemble: Ensemble, rule: str) -> No
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
 
 
+@pytest.mark.parametrize("rule", ["vote", "fill", "cluster"])
+def test_sentences_that_are_empty_everywhere_stay_empty(ensemble: Ensemble, rule: str) -> None:
+    files = [written(f"{n}.csv", replace(CLIP, before="", reason="")) for n in range(3)]
+    assert ensemble("--rule", rule, *files, "--out", "out.csv").code in (0, 3)
+    assert clips() == [replace(CLIP, before="", reason="")]
+
+
 # cluster ------------------------------------------------------------------------------------------------------------
 
 BASE = replace(CLIP, severity="1. Ego-car collided but did not stop", animals=5)
