@@ -16,6 +16,9 @@ from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.reply import Finish, Reply, Sample
 from streamproc.stages.ensemble.cluster import Asked, Decision, clustered, prompt_of, sentences, words
+from streamproc.stages.ensemble.stage import Options
+from tests.stages.test_golden_prompts import GOLDEN, shown
+from tests.stages.watching import task
 
 ROWS = [
     {"start_frame": 431, "before": "A crossing.", "reason": "A van cuts in from the right."},
@@ -119,17 +122,9 @@ def test_all_answers_are_returned_so_that_what_they_cost_is_known() -> None:
     assert len(answers) == 3
 
 
-def test_the_prompt_of_the_default_task() -> None:
-    prompt = prompt_of(ROWS[:2], Asked())
-    assert prompt.system == (
-        "You compare descriptions that several observers wrote of the same incident, and say what most of them say."
-    )
-    assert prompt.question.splitlines()[2:4] == [
-        '{"line":1,"start_frame":431,"before":"A crossing.","reason":"A van cuts in from the right."}',
-        '{"line":2,"start_frame":389,"before":"A red light.","reason":"A van cuts in from the right lane."}',
-    ]
-    assert prompt.question.endswith("Both sentences together have at most 30 words.")
-    assert prompt.pictures == ()
+def test_the_prompt_of_the_dashcam_task_is_the_one_that_is_pinned() -> None:
+    asked = Options.model_validate(task("dashcam")["ensemble"] | {"rule": "cluster"}).asked()
+    assert shown(prompt_of(ROWS, asked)) == (GOLDEN / "dashcam.ensemble.txt").read_text()
 
 
 @given(st.text(max_size=200))
