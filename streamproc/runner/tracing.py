@@ -1,8 +1,10 @@
 """Traces for whoever collects them: spans of what the headers already tie together, sent by OTLP over HTTP.
 
 Every outcome carries a `traceparent`; here the span that it names gets its times and what became of it, below the span of
-the record it answers. It is told when the record is said; whether that lands, the span of the landing shows. OpenTelemetry comes with the extra `otel`, and is imported when a collector is named, not before.
-Spans wait in a bounded queue and leave it by a thread; where it is full they are dropped: watching holds nothing up.
+the record it answers. It is told when the record is said; whether that lands, the span of the landing shows.
+
+OpenTelemetry comes with the extra `otel`, and is imported when a collector is named, not before. Spans wait in a bounded
+queue and leave it by a thread; where it is full they are dropped: watching holds nothing up.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,19 +32,32 @@ PATH = "/v1/traces"
 Value = str | int | float
 
 
-def open_tracing(endpoint: str | None, *, now: Callable[[], float], rng: random.Random | None = None) -> Tracing | None:
-    """To the collector at this base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it; None where none is named."""
-    if not endpoint:
-        return None
+@asynccontextmanager
+async def traced(
+    collector: str | None, *, now: Callable[[], float], rng: random.Random | None = None
+) -> AsyncIterator[Tracing | None]:
+    """To the collector at this base URL, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it; what waits is sent at the end.
+
+    None where no collector is named, or the extra is not installed.
+    """
+    processor = _exporting(collector) if collector else None
+    if processor is None:
+        yield None
+        return
+    try:
+        yield Tracing(processor, now=now, rng=rng or random.Random())
+    finally:
+        await asyncio.to_thread(processor.shutdown)
+
+
+def _exporting(collector: str) -> SpanProcessor | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as e:
-        log.warning("no traces go to %s: %s. Install the extra: pip install 'streamproc[otel]'", endpoint, e)
+        log.warning("no traces go to %s: %s. Install the extra: pip install 'streamproc[otel]'", collector, e)
         return None
-    return Tracing(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + PATH)), now=now, rng=rng or random.Random()
-    )
+    return BatchSpanProcessor(OTLPSpanExporter(collector.rstrip("/") + PATH))
 
 
 @dataclass(slots=True)
@@ -61,7 +77,7 @@ class Handling:
 
 
 class Tracing:
-    """Of one process, shared by its services. `close` sends what still waits."""
+    """Of one process, shared by its services."""
 
     def __init__(self, processor: SpanProcessor, *, now: Callable[[], float], rng: random.Random) -> None:
         from opentelemetry import trace
@@ -71,9 +87,6 @@ class Tracing:
         self._processor, self.now, self._rng = processor, now, rng
         self._otel, self._span, self._resource = trace, ReadableSpan, resources.Resource
         self._resources: dict[str, Resource] = {}
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._processor.shutdown)
 
     def outcome(self, service: str, said: str | None, record: Record, *, index: int, handling: Handling) -> None:
         """A record that has been said, under `index`: the span that its `traceparent` names, and the call that it took."""

@@ -21,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Detection, Record, Seconds, Source, Tokens, Window
-from streamproc.runner.tracing import open_tracing
+from streamproc.runner.tracing import traced
 from streamproc.stage import Each, Look, Row
 from tests.runner.rig import Rig
 from tests.runner.test_fold import Collect
@@ -95,16 +95,14 @@ class Quiet(Collect):
 
 async def run(rig: Rig, source: Source, url: str | None) -> None:
     loop = asyncio.get_running_loop()
-    tracing = open_tracing(url, now=loop.time, rng=random.Random(3))
     stages = {"decode": Count(), "detect.a": Ask(), "dedup": Quiet("detect.a")}
-    services = [rig.service(name, s, tracing=tracing, rng=random.Random(name)) for name, s in stages.items()]
-    tasks = [asyncio.create_task(s.run()) for s in services]
-    await rig.until(lambda: any(r.ended for r in rig.records("events")), every_s=0.02)
-    for service in services:
-        await service.drain()
-    await asyncio.gather(*tasks)
-    if tracing:
-        await tracing.close()
+    async with traced(url, now=loop.time, rng=random.Random(3)) as tracing:
+        services = [rig.service(name, s, tracing=tracing, rng=random.Random(name)) for name, s in stages.items()]
+        tasks = [asyncio.create_task(s.run()) for s in services]
+        await rig.until(lambda: any(r.ended for r in rig.records("events")), every_s=0.02)
+        for service in services:
+            await service.drain()
+        await asyncio.gather(*tasks)
 
 
 async def test_every_outcome_is_a_span_below_that_of_what_it_answers_and_every_landing_is_one() -> None:
@@ -162,12 +160,12 @@ async def test_hostile_parents_begin_a_trace_of_their_own_and_an_unsampled_one_i
     for index, parent in zip((0, 3, 4), parents, strict=True):
         entry = rig.window(source, index)
         rig.log.append([replace(entry, headers=(*entry.headers, ("traceparent", parent)))])
-    async with Collector.running() as collector:
-        tracing = open_tracing(collector.url, now=asyncio.get_running_loop().time)
-        assert tracing is not None
-        async with rig.running("detect.a", Ask(), tracing=tracing):
-            await rig.until(lambda: len(rig.records("detections")) >= 4, every_s=0.02)
-        await tracing.close()
+    async with (
+        Collector.running() as collector,
+        traced(collector.url, now=asyncio.get_running_loop().time) as tracing,
+        rig.running("detect.a", Ask(), tracing=tracing),
+    ):
+        await rig.until(lambda: len(rig.records("detections")) >= 4, every_s=0.02)
     spans = collector.of("detect.a")
     assert sorted(about(span)["index"] for span in spans) == [0, 1, 3], "1 and 2 are a hole, 4 is not sampled"
     assert all(not span.parent_span_id and any(span.trace_id) for span in spans)
@@ -187,8 +185,8 @@ def test_nothing_of_opentelemetry_is_imported_where_no_collector_is_named() -> N
         [
             sys.executable,
             "-c",
-            "import sys, time; from streamproc.runner.tracing import open_tracing; from streamproc.runner import Service\n"
-            "assert open_tracing(None, now=time.time) is None\n"
+            "import asyncio, sys, time; from streamproc.runner.tracing import traced; from streamproc.runner import Service\n"
+            "assert asyncio.run(traced(None, now=time.time).__aenter__()) is None\n"
             "print([m for m in sys.modules if m.startswith('opentelemetry')])",
         ],
         capture_output=True,
@@ -204,9 +202,9 @@ def test_without_the_extra_the_missing_package_is_named_and_work_goes_on() -> No
         [
             sys.executable,
             "-c",
-            "import sys, time; sys.modules['opentelemetry.sdk.trace.export'] = None\n"
-            "from streamproc.runner.tracing import open_tracing\n"
-            "assert open_tracing('http://127.0.0.1:1', now=time.time) is None",
+            "import asyncio, sys, time; sys.modules['opentelemetry.sdk.trace.export'] = None\n"
+            "from streamproc.runner.tracing import traced\n"
+            "assert asyncio.run(traced('http://127.0.0.1:1', now=time.time).__aenter__()) is None",
         ],
         capture_output=True,
         text=True,
