@@ -139,7 +139,15 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
         this = Run(asked, plans, served, bus, progress, spending, streams, entered)
         claims = open_claims(told)
         return await this.to_its_end(
-            lambda: working(bus, has, plans, bounds=told.bounds, backoff=told.backoff, claims=claims)
+            lambda: working(
+                bus,
+                has,
+                plans,
+                bounds=told.bounds,
+                backoff=told.backoff,
+                claims=claims,
+                collector=told.otel.endpoint,
+            )
         )
 
 

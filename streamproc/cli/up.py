@@ -62,7 +62,8 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     plans = [plan_of(name) for name in names]
     async with means(workers=workers, environ=environ(told)) as has, deployed(told) as bus:
-        work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=open_claims(told))
+        claims, collector = open_claims(told), told.otel.endpoint
+        work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector)
         async with work as process, observed(process.at_work, host=told.http.host, port=told.http.port) as port:
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -12,16 +13,25 @@ from streamproc.pipeline.means import Means
 from streamproc.pipeline.parts import PARTS, Plan
 from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.observe import lag
+from streamproc.runner.tracing import Tracing, traced
 
 
 class Process:
     """Made by `working`. What a service raises that is Fatal ends all of them."""
 
     def __init__(
-        self, bus: Bus, has: Means, tasks: asyncio.TaskGroup, *, bounds: Bounds, backoff: Backoff, claims: Claims | None
+        self,
+        bus: Bus,
+        has: Means,
+        tasks: asyncio.TaskGroup,
+        *,
+        bounds: Bounds,
+        backoff: Backoff,
+        claims: Claims | None,
+        tracing: Tracing | None,
     ) -> None:
         self._bus, self._has, self._tasks = bus, has, tasks
-        self._bounds, self._backoff, self._claims = bounds, backoff, claims
+        self._bounds, self._backoff, self._claims, self._tracing = bounds, backoff, claims, tracing
         self.services: dict[str, Service] = {}
         self.at_work: list[Service] = []
         """The same, for whoever watches them."""
@@ -34,7 +44,13 @@ class Process:
                 continue
             stage = PARTS[plan.stage].build(plan, self._has)
             service = Service(
-                plan.service, stage, self._bus, bounds=self._bounds, backoff=self._backoff, claims=self._claims
+                plan.service,
+                stage,
+                self._bus,
+                bounds=self._bounds,
+                backoff=self._backoff,
+                claims=self._claims,
+                tracing=self._tracing,
             )
             self.services[plan.service] = service
             self.at_work.append(service)
@@ -67,10 +83,22 @@ async def working(
     bounds: Bounds | None = None,
     backoff: Backoff | None = None,
     claims: Claims | None = None,
+    collector: str | None = None,
 ) -> AsyncIterator[Process]:
-    """Services at work for as long as the context lasts; at its end, also by an error or Ctrl-C, they are drained."""
-    async with asyncio.TaskGroup() as tasks:
-        process = Process(bus, has, tasks, bounds=bounds or Bounds(), backoff=backoff or Backoff(), claims=claims)
+    """Services at work for as long as the context lasts; at its end, also by an error or Ctrl-C, they are drained.
+
+    `collector`: where traces go, if anywhere.
+    """
+    async with traced(collector, now=time.time) as tracing, asyncio.TaskGroup() as tasks:
+        process = Process(
+            bus,
+            has,
+            tasks,
+            bounds=bounds or Bounds(),
+            backoff=backoff or Backoff(),
+            claims=claims,
+            tracing=tracing,
+        )
         process.start(plans)
         try:
             yield process
