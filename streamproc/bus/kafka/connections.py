@@ -103,14 +103,15 @@ async def ended(connection: Any) -> None:
 
 
 async def end(producer: Any, door: Door, opening: asyncio.Task[None] | None) -> None:
-    """All that is left of a producer, whether it has stopped, never opened, or does not stop; in bounded time."""
+    """A producer's end, whether it has opened, is idle or hangs; in bounded time. Nothing is flushed: whoever ends one has
+    seen all its transactions end, or leaves the last one to be aborted by the next of its name."""
     producer._closed = True
     if opening is not None and not opening.done():
         opening.add_done_callback(lambda _: door.slam())
     sending = producer._sender.sender_task
     if sending is not None:
+        sending.remove_done_callback(producer._sender._fail_all)  # nobody waits for its batches any more
         sending.cancel()
-    producer._message_accumulator.fail_all(errors.ProducerClosed())
     await door.close()
     if sending is not None:  # it waits for requests under way: they end with their connections, and open no others
-        await asyncio.wait([sending], timeout=CLOSE_S)
+        await asyncio.wait([asyncio.gather(sending, return_exceptions=True)], timeout=CLOSE_S)

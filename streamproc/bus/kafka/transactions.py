@@ -78,17 +78,9 @@ class Transactions:
 
     async def close(self) -> None:
         """Its end, in bounded time; a transaction under way is left to whoever opens the next."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                if self._opening is not None:
-                    await asyncio.wait([self._opening])
-                await self._producer.stop()
-        except TimeoutError:
-            log.info("a producer did not stop within %g s: abandoned", CLOSE_S)
-        except (errors.KafkaError, OSError) as e:
-            log.info("a producer ended with %r", e)
-        finally:
-            await end(self._producer, self._door, self._opening)
+        if self._opening is not None:
+            await asyncio.wait([self._opening], timeout=CLOSE_S)
+        await end(self._producer, self._door, self._opening)
 
     async def _send(self, entries: Iterable[Entry]) -> list[Any]:
         by_place: dict[tuple[str, int], list[Entry]] = defaultdict(list)

@@ -17,7 +17,6 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Partitio
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer import sender
-from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -80,7 +79,7 @@ def test_names_we_reach_for_are_there() -> None:
         inspect.getsource(GroupCoordinator.__init__): ["self.coordinator_id", "self.member_id", "_rejoin_needed_fut",
                                                        "_coordination_task", "_group_subscription"],
         inspect.getsource(CoordinatorGroupRebalance): ["_rejoin_needed_fut = create_future()"],
-        inspect.getsource(AIOKafkaProducer.__init__): ["self._sender", "self.client", "self._message_accumulator", "self._closed"],
+        inspect.getsource(AIOKafkaProducer.__init__): ["self._sender", "self.client", "self._closed"],
         inspect.getsource(AIOKafkaClient.__init__): ["self._conns", "self._sync_task", "self._md_update_fut"],
         inspect.getsource(AIOKafkaClient._get_conn): ["conn_id = (node_id, group)", "conn.connected()"],
         inspect.getsource(AIOKafkaConnection): ["self._writer", "self._protocol", "return self._closed_fut"],
@@ -88,7 +87,7 @@ def test_names_we_reach_for_are_there() -> None:
         assert [name for name in names if name not in source] == []
     assert isinstance(sender.Sender.sender_task, property)
     assert parameters(AIOKafkaClient._get_conn) == ["node_id", "group", "no_hint"]
-    assert parameters(MessageAccumulator.fail_all) == ["exception"]
+    assert parameters(sender.Sender._fail_all) == ["task"]
 
 
 def test_the_backoff_between_transactions_is_still_read_from_where_it_is_set() -> None:
