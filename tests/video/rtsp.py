@@ -178,9 +178,9 @@ class Camera:
             if self.silent:
                 continue
             ticks = (self.start_ticks + round((time_s + self.jump_s) * CLOCK)) % 2**32
-            for packet in _packets(frame.nals, ticks, sequence):
-                writer.write(packet)
-                sequence = (sequence + 1) % 2**16
+            packets = list(_packets(frame.nals, ticks, sequence))
+            sequence = (sequence + len(packets)) % 2**16
+            writer.write(b"".join(packets))
             await writer.drain()
             self.on_sent(number, time.monotonic())
 
