@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Detection, Sighting
 from streamproc.models.endpoint import Call
+from streamproc.models.observer import Settings
 from streamproc.models.observer.answers import labels_in
 from streamproc.models.reply import Sample
 from streamproc.stages.detect import Detect, Options, Seen, prompt_of, read, time_ms, voted, wish
@@ -140,6 +141,17 @@ async def test_two_models_look_at_a_match_side_by_side() -> None:
         await story.until(lambda: len(story.records("detections")) == 2)
     said = {d.service: (d.model, len(d.events)) for d in story.records("detections")}
     assert said == {"detect.a": ("a", 1), "detect.b": ("b", 0)}
+
+
+@pytest.mark.parametrize("limits", [{"image_limit": 2}, {"context_tokens": 2800}])
+async def test_image_limits_and_context_overflow_leave_frames_out_and_say_so(limits: Any) -> None:
+    story = Watching.of()
+    async with observed(settings=Settings(**limits)) as (pool, _), story.running("detect.m", Detect("m", pool)):
+        source = story.stream(SOCCER, "detect.m")
+        story.put(window(source, 0, *[picture(patch=RED, larger=7)] * 4))
+        (found,) = await story.come("detections", 1)
+    assert [e.label for e in found.events] == ["Red card"]
+    assert "2 of 4 frames" in found.how
 
 
 # what is read -------------------------------------------------------------------------------------------------------

@@ -29,10 +29,10 @@ GREY, RED, YELLOW, WHITE = (90, 90, 90), (220, 20, 20), (230, 210, 20), (250, 25
 
 
 @cache
-def picture(colour: Colour = GREY, patch: Colour | None = None) -> bytes:
-    pixels = np.full((64, 96, 3), colour, np.uint8)
+def picture(colour: Colour = GREY, patch: Colour | None = None, *, larger: int = 1) -> bytes:
+    pixels = np.full((64 * larger, 96 * larger, 3), colour, np.uint8)
     if patch is not None:
-        pixels[20:44, 30:60] = patch
+        pixels[20 * larger : 44 * larger, 30 * larger : 60 * larger] = patch
     return bytes(simplejpeg.encode_jpeg(pixels, quality=90))
 
 
