@@ -36,6 +36,10 @@ ENCODERS = {
     ),
 }
 """Codec → who codes it anew. No frame waits for a later one, so that times stay in order where the two parts meet."""
+IDR = 5
+"""NAL unit of an H.264 picture that nothing behind refers past."""
+END_OF_SEQUENCE = bytes([36 << 1, 1])
+"""Tells HEVC that what follows counts its pictures anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Clip:
         a, b = (bisect_left(pts, t / table.time_base + pts[0]) for t in (self.from_s, self.until_s))
         if a == b:
             raise Rejected(f"{name}: it has no frame from {float(self.from_s):g} s to {float(self.until_s):g} s")
-        entry = next((e for e in table.entries if e not in table.hidden and table.pts[e] >= pts[a]), None)
+        entry = _entry(video, table, pts[a])
         copied = b if entry is None else min(b, bisect_left(pts, table.pts[entry]))
         with av.open(str(part), "w", format="mp4") as out:
             writer = _Writer(out, video, pts[a])
@@ -92,6 +96,22 @@ class Clip:
                 writer.copy(video, table, entry, max(shown[copied:b]), again=copied > a)
         begin_s, end_s = ((pts[i] - pts[0]) * table.time_base for i in (a, b - 1))
         return Clipped(begin_s, end_s, b - a, copied - a)
+
+
+def _entry(video: Opened, table: Table, first: int) -> int | None:
+    """The packet from which on a clip is copied that begins at `first`.
+
+    H.264 counts pictures from the last one that refers to none before it, so behind others only such a one may follow: a key
+    picture of an open GOP is none, though decoding may begin there.
+    """
+    entries = [e for e in table.entries if e not in table.hidden and table.pts[e] >= first]
+    if not entries or table.pts[entries[0]] == first or video.stream.codec_context.name != "h264":
+        return entries[0] if entries else None
+    framing = Framing(video.stream.codec_context)
+    for i, packet in enumerate(video.packets()):
+        if i in entries and any(unit[0] & 31 == IDR for unit in framing.units(bytes(packet))):
+            return i
+    return None
 
 
 class _Writer:
@@ -148,19 +168,37 @@ class Framing:
         data = context.extradata or b""
         self._length: int | None = None
         self.parameters = data
+        hevc = context.name == "hevc"
         if context.name in ENCODERS and data[:1] == b"\1":
-            self._length = (data[4 if context.name == "h264" else 21] & 3) + 1
-            units = _avc(data) if context.name == "h264" else _hevc(data)
-            self.parameters = b"".join(self._unit(unit) for unit in units)
+            self._length = (data[21 if hevc else 4] & 3) + 1
+            self.parameters = b"".join(self._unit(unit) for unit in (_hevc(data) if hevc else _avc(data)))
+        if hevc:
+            self.parameters = self._unit(END_OF_SEQUENCE) + self.parameters
+
+    def units(self, data: bytes) -> Iterator[bytes]:
+        """NAL units of a packet."""
+        if self._length is None:
+            yield from _annex_b(data)
+            return
+        at = 0
+        while at + self._length < len(data):
+            size = int.from_bytes(data[at : at + self._length], "big")
+            yield data[at + self._length : at + self._length + size]
+            at += self._length + size
 
     def of_annex_b(self, data: bytes) -> bytes:
         if self._length is None:
             return data
-        return b"".join(self._unit(unit) for unit in re.split(rb"\x00\x00\x00?\x01", data) if unit)
+        return b"".join(self._unit(unit) for unit in _annex_b(data))
 
     def _unit(self, unit: bytes) -> bytes:
-        assert self._length is not None, "start codes need no lengths"
+        if self._length is None:
+            return b"\0\0\0\1" + unit
         return len(unit).to_bytes(self._length, "big") + unit
+
+
+def _annex_b(data: bytes) -> Iterator[bytes]:
+    return (unit for unit in re.split(rb"\x00\x00\x00?\x01", data) if unit)
 
 
 def _avc(data: bytes) -> Iterator[bytes]:
