@@ -47,6 +47,8 @@ class Segments:
         self._id = self._end = self._written = 0
         self._waiting: list[bytes] = []
         self._retiring = False
+        self.taken_bytes = 0
+        """In all, by whatever segment."""
 
     def append(self, payload: bytes) -> Where:
         if not self._waiting and (self._fd < 0 or self._end >= SEGMENT_BYTES):
@@ -54,6 +56,7 @@ class Segments:
         where = Where(self._id, self._end, len(payload), zlib.crc32(payload))
         self._waiting.append(payload)
         self._end += len(payload)
+        self.taken_bytes += len(payload)
         return where
 
     def sync(self) -> None:

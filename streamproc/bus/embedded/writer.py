@@ -184,9 +184,10 @@ class Writer:
 
     def _transact(self, jobs: list[Job]) -> None:
         try:
+            before_bytes = self._segments.taken_bytes
             todo = self._stow(jobs)
             if todo:
-                commits = self._commit(todo)
+                commits = self._commit(todo, stowed_bytes=self._segments.taken_bytes - before_bytes)
                 self._sync(commits)
         except StreamprocError as e:
             fail(jobs, e)
@@ -230,7 +231,7 @@ class Writer:
             fail([job for job in jobs if job.work.size_bytes], full)  # the others may be those who make room
         return [job for job in jobs if job.failure is None]
 
-    def _commit(self, jobs: list[Job]) -> int:
+    def _commit(self, jobs: list[Job], *, stowed_bytes: int) -> int:
         db = self.db
         with self.gate.held():
             self._place.check()
@@ -253,7 +254,8 @@ class Writer:
                         remedy="Nothing was written. Check the disk",
                     )
                 raise failure from e
-            self._unswept_bytes += TRANSACTION_BYTES + sum(job.work.size_bytes for job in jobs)
+            inline_bytes = sum(job.work.size_bytes for job in jobs) - stowed_bytes  # what segments took is in no WAL
+            self._unswept_bytes += TRANSACTION_BYTES + max(0, inline_bytes)
             self._checkpoint()
         return int(commits)
 
