@@ -259,8 +259,10 @@ def _told(error: Any) -> str:
     if error["type"] == "missing":
         return f"'{where}' is missing"
     problem = error["msg"].removeprefix("Value error, ")
-    shown = repr(error["input"])
-    return f"{where}: {problem}" + (f", not {shown}" if len(shown) < 80 and not problem.startswith("no ") else "")
+    given = error["input"]
+    return f"{where}: {problem}" + (
+        f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) < 80 else ""
+    )
 
 
 # listing ------------------------------------------------------------------------------------------------------------

@@ -170,6 +170,11 @@ def _those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Se
             f"No model is named for {', '.join(blind)}: the built-in observer answers, which is no AI. It measures "
             "motion, colour and cuts. Name a model with --model STAGE=ENDPOINT"
         )
+    stages = {p.stage for p in plans}
+    if asked.only and asked.task.context is not None and "context" not in stages:
+        waits = [s for s in stages if hasattr(getattr(asked.task, s, None), "context_wait_s")]
+        if waits:
+            say(f"context is not among --only: {', '.join(sorted(waits))} waits for it a while, then goes without")
     models = dict.fromkeys(p.model for p in plans if p.model)
     return with_stand_ins(told, [named.get(model) or served_as(told, model) for model in models])
 
