@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -33,6 +34,8 @@ def url(folder: Path) -> Iterator[str]:
                 self.send_response(302)
                 self.send_header("Location", "/around")
                 self.end_headers()
+            elif self.path.startswith("/cut/"):
+                self.cut(folder / self.path.removeprefix("/cut/"))
             elif self.path == "/page.mp4":
                 page = b"<!doctype html><title>Sign in</title>" * 100
                 self.send_response(200)
@@ -41,6 +44,18 @@ def url(folder: Path) -> Iterator[str]:
                 self.wfile.write(page)
             else:
                 super().do_GET()
+
+        def cut(self, path: Path) -> None:
+            """Begins where it is asked to, and hangs up after a quarter of the file."""
+            data = path.read_bytes()
+            asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            at = int(asked[1]) if asked else 0
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {at}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - at))
+            self.end_headers()
+            self.wfile.write(data[at : at + len(data) // 4])
+            self.close_connection = True
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -69,6 +84,11 @@ def refused(uri: str, kind: type[StreamprocError]) -> str:
 def test_a_file_over_http_gives_the_frames_of_the_file(url: str, folder: Path) -> None:
     path = MATCH.make(folder)
     assert chosen(f"{url}/{path.name}") == [md5 for *_, md5 in judge(path).chosen(Rate(Fraction(1)))]
+
+
+def test_a_server_that_hangs_up_is_read_on_from_there(url: str, folder: Path) -> None:
+    path = MATCH.make(folder)
+    assert chosen(f"{url}/cut/{path.name}") == [md5 for *_, md5 in judge(path).chosen(Rate(Fraction(1)))]
 
 
 def test_hls_gives_the_frames_of_the_file(url: str, folder: Path) -> None:
