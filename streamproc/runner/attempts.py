@@ -75,6 +75,11 @@ class Circuit:
         """Intake may go on: the circuit is closed, or all who wait have failed and a fresh one is wanted."""
         return not self.open or (self._due and all(failures for failures, _, _ in self._waiting))
 
+    @property
+    def troubled(self) -> bool:
+        """Something has failed since the last answer."""
+        return self.open or self._in_a_row > 0
+
     async def changed(self) -> None:
         """Back when `takes_in` may have changed."""
         self._changed.clear()
@@ -166,13 +171,14 @@ class Asked:
 
     What is due in the loop has its turn before a call that waits goes on: so a mark that was made due before the call is
     there after it exactly if the call waited. An input that has failed before counts as asking, whether it waits or not:
-    else a handler that fails without waiting could open the circuit, and nothing could close it.
+    else a handler that fails without waiting could open the circuit, and nothing could close it. And while nothing has
+    failed it does not matter: what fails meanwhile fails while the call waits.
     """
 
     __slots__ = ("_due", "_yes")
 
-    def __init__(self, *, before: int) -> None:
-        self._yes = before > 0
+    def __init__(self, *, known: bool) -> None:
+        self._yes = known
         self._due: asyncio.Handle | None = None
 
     def __enter__(self) -> None:
@@ -204,7 +210,7 @@ class Attempts:
         while True:
             probe = await self._pass(failures, rest) if circuit.open else False
             looked = not probe
-            asked = Asked(before=failures)
+            asked = Asked(known=failures > 0 or not circuit.troubled)
             try:
                 await ready()
                 with asked:

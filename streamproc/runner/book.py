@@ -60,11 +60,13 @@ class Progress:
 class Guard:
     """The numbers taken of one sequence."""
 
-    __slots__ = ("key", "taken")
+    __slots__ = ("key", "over", "taken")
 
     def __init__(self, key: str, pairs: list[tuple[int, int]] | None = None) -> None:
         self.key = key
         self.taken = Ranges(pairs or ())
+        self.over = False
+        """Somebody has said its last; what comes now comes again, or late."""
 
 
 class Book:
@@ -166,7 +168,8 @@ class Book:
             guard = self._guard(sequence, Guard(guard_key(sequence)))
         guard.taken.add(index, until)
         self._changes[guard.key] = guard
-        self.again(sequence)
+        if guard.over:
+            self.again(sequence)
         self.dirty.set()
 
     def jump(self) -> None:
@@ -230,7 +233,12 @@ class Book:
         """Somebody has said its last, or (without a count) there is nothing more to come."""
         upto = {name: progress.next for name, progress in self.progress.items()}
         self._changes[end_key(life)] = self.ends.heard(life, upto, counts)
+        self._mark_over(life)
         self.dirty.set()
+
+    def _mark_over(self, life: Life) -> None:
+        for sequence in self._sequences.get(life, ()):
+            self._guards[sequence].over = True
 
     def again(self, sequence: Sequence) -> None:
         """Something was heard of a sequence; if it is over, it has to be kept for a while longer."""
@@ -393,6 +401,8 @@ class Book:
             elif key != FORMAT:
                 self._load_one(key, stream, kind, rest, value)
         self.ends.load(ends)
+        for life in ends:
+            self._mark_over(life)
 
     def _load_one(self, key: str, stream: str, kind: str, rest: list[str], value: bytes) -> None:
         decode = msgspec.msgpack.decode
@@ -416,6 +426,7 @@ class Book:
     def _guard(self, sequence: Sequence, guard: Guard) -> Guard:
         self._guards[sequence] = guard
         self._sequences.setdefault(_life(sequence), []).append(sequence)
+        guard.over = _life(sequence) in self.ends
         if not sequence.stream:
             self._bare[sequence.root] = guard
         elif sequence.service:
