@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, quote
 
 from av.video.frame import VideoFrame
@@ -18,7 +19,9 @@ from av.video.frame import VideoFrame
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Frame, Source
 from streamproc.video import address, sampling
+from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Every
+from streamproc.video.clip import Clip, Clipped
 from streamproc.video.container import Limits, Opened, opened
 from streamproc.video.pick import UNREACHABLE, Files, Reach
 from streamproc.video.picture import Look, Painter
@@ -151,13 +154,47 @@ class Extents:
         yield None
 
 
+@dataclass(frozen=True, slots=True)
+class ClipRecording:
+    """Job: the same as Clip, of a recording. Where nothing was recorded for a while the picture before stands."""
+
+    folder: Path
+    limits: Limits
+    from_s: Fraction
+    until_s: Fraction
+    path: Path
+
+    def run(self) -> Iterator[Clipped]:
+        there = segments(self.folder)
+        starts = [segment.start_s for segment in there]
+        first, last = max(0, bisect_right(starts, self.from_s) - 1), bisect_left(starts, self.until_s)
+        if not there[first:last]:
+            raise Rejected(UNREACHABLE)
+        begin_s = starts[first]
+        with TemporaryDirectory() as folder:
+            joined = Path(folder) / "segments"
+            joined.write_text("".join(_listed(segment, there, i) for i, segment in enumerate(there[first:last], first)))
+            whole = Address(str(joined), str(self.folder), "file", format="concat", options={"safe": "0"})
+            clip = Clip(whole, self.limits, self.from_s - begin_s, self.until_s - begin_s, self.path)
+            for clipped in clip.run():
+                yield replace(clipped, begin_s=clipped.begin_s + begin_s, end_s=clipped.end_s + begin_s)
+
+
+def _listed(segment: Segment, there: Sequence[Segment], i: int) -> str:
+    """For FFmpeg's concat: how long a segment is must be said, or the next begins where its last packet ends."""
+    quoted = str(segment.path.absolute()).replace("'", "'\\''")
+    if i + 1 == len(there):
+        return f"file 'file:{quoted}'\n"
+    return f"file 'file:{quoted}'\nduration {float(there[i + 1].start_s - segment.start_s):.6f}\n"
+
+
 class Footage:
     """Of any stream: the same to ask, whether it is a file or was recorded. All raise Rejected, `footage-unreachable`."""
 
     def __init__(
         self, workers: Workers, *, limits: Limits | None = None, secrets: Mapping[str, str] | None = None
     ) -> None:
-        self._workers, self._limits = workers, limits or Limits()
+        self._workers, self._limits, self._secrets = workers, limits or Limits(), secrets
         self._files = Files(workers, limits=limits, secrets=secrets)
 
     async def reach(self, source: Source) -> Reach:
@@ -190,6 +227,16 @@ class Footage:
         count = int((before_s + behind_s) * rate) + 1
         times = [t for i in range(count) if (t := time_s - before_s + i / rate) >= 0]
         return await self.timed(source, times, longest=longest)
+
+    async def clip(self, source: Source, *, from_s: float, until_s: float, path: Path) -> Clipped:
+        """A stretch as a file: of a file itself, or of the recording, whichever segments it lies in."""
+        begin, until = (Fraction(t).limit_denominator(10**6) for t in (from_s, until_s))
+        if source.live:
+            job: Clip | ClipRecording = ClipRecording(self._folder(source), self._limits, begin, until, path)
+        else:
+            job = Clip(address.parse(source.uri, secrets=self._secrets), self._limits, begin, until, path)
+        clipped: Clipped = await self._workers.one(job)
+        return clipped
 
     def _folder(self, source: Source) -> Path:
         if source.footage is None:

@@ -118,6 +118,37 @@ async def test_a_file_is_its_own_footage(workers: Workers, folder: Path) -> None
     assert [frame.t_ms for frame in found] == [3000, 4000, 5000, 6000, 7000]
 
 
+@pytest.mark.parametrize("begin", [1003, 1002, 1001.32])
+async def test_a_clip_goes_over_segments_and_is_what_the_feed_showed(
+    begin: float, workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    path, stream = H264.make(folder), feed(tmp_path)
+    record(path, Keep.parse(str(tmp_path)).of(stream))
+    clipped = await Footage(workers).clip(stream, from_s=begin, until_s=1007, path=tmp_path / "clip.mp4")
+    assert float(clipped.begin_s) == begin
+    assert clipped.frames == round((1007 - begin) * 25)
+    whole, mine = pictures(path), pictures(tmp_path / "clip.mp4")
+    at = round((begin - 1000) * 25)
+    assert clipped.coded == -at % 25
+    assert mine[clipped.coded : clipped.frames - 4] == whole[at + clipped.coded : at + clipped.frames - 4]
+
+
+async def test_a_clip_over_a_hole_keeps_its_time(workers: Workers, folder: Path, tmp_path: Path) -> None:
+    path, stream = H264.make(folder), feed(tmp_path)
+    record(path, Keep.parse(str(tmp_path)).of(stream), jump=100)
+    clipped = await Footage(workers).clip(stream, from_s=1003, until_s=1105, path=tmp_path / "clip.mp4")
+    assert (clipped.begin_s, clipped.frames) == (1003, 50)
+    with opened(address.parse(tmp_path / "clip.mp4"), Limits()) as video:
+        times = [c.time_s for c, _ in sampling.samples(video, Every(1))]
+    assert times[24:26] == pytest.approx([24 / 25, 101], abs=0.02)
+
+
+async def test_a_clip_of_a_file_is_cut_out_of_it(workers: Workers, folder: Path, tmp_path: Path) -> None:
+    stream = replace(source(), uri=str(H264.make(folder)))
+    clipped = await Footage(workers).clip(stream, from_s=2, until_s=4, path=tmp_path / "clip.mp4")
+    assert (clipped.frames, clipped.coded) == (50, 0)
+
+
 @pytest.mark.parametrize("cut", [0.999, 0.9, 0.7])
 def test_a_segment_that_is_cut_off_is_read_to_there(cut: float, folder: Path, tmp_path: Path) -> None:
     path = H264.make(folder)
