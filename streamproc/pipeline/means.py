@@ -14,7 +14,7 @@ from streamproc.models.endpoint import endpoints
 from streamproc.models.observer import running
 from streamproc.models.pool import Pool, Record, model_of
 from streamproc.models.transport import AiohttpTransport
-from streamproc.video.pick import Files
+from streamproc.video.footage import Footage
 from streamproc.video.workers import Workers
 
 
@@ -29,7 +29,7 @@ class Means:
         transport: AiohttpTransport,
         environ: Mapping[str, str],
     ) -> None:
-        self.models, self.workers, self.footage = models, workers, Files(workers)
+        self.models, self.workers, self.footage = models, workers, Footage(workers)
         self._stack, self._transport, self._environ = stack, transport, environ
         self._observer = ""
 
