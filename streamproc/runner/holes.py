@@ -148,9 +148,9 @@ class Holes:
         revisions = r.look.revisions(sequence.stream, sequence.generation)
         if not hours or not self._writes_here(sequence, revisions):
             return
-        if not r.book.knows(sequence) and any(c.ended for c in map(_coverage, ours) if c):
-            return  # it was over here long ago, and the book has forgotten it
         named = [s for s in revisions if r.service in s.services]
+        if not r.book.knows(sequence) and (not named or any(c.ended for c in map(_coverage, ours) if c)):
+            return  # none of our business; or it was over here long ago, and the book has forgotten it
         in_hand = Ranges((index, index + 1) for of, index in r.in_hand if of == sequence)
         end_ms = max((end for c in hours for _, end in (*c.done, *c.failed, *c.skipped)), default=0)
         name = self._topic_of(sequence.service)

@@ -221,6 +221,30 @@ async def test_what_a_fold_accounts_for_by_the_numbers_it_reads_is_not_missed_un
     assert verdicts(rig) == [f"{i}:dedup={'expired' if i == 3 else 'done'}" for i in range(5)]
 
 
+@told
+async def test_a_jump_brings_back_nothing_that_was_over_and_forgotten_or_never_ours() -> None:
+    rig = Rig.of(partitions=1)
+    over, foreign = rig.source("m", "detect.a", "caption", count=3), rig.source("x", "detect.a", count=3)
+    await see(rig, over, 0, 1, 2, 3)
+    await see(rig, foreign, 0, 1, 2, 3)
+    async with rig.running("caption", Write()):
+        await rig.until(lambda: len(rig.records("captions")) == 4)
+    await asyncio.sleep(RETENTION_S)
+    async with rig.running("caption", Write()):
+        await rig.until(lambda: all(owner != "caption" for owner, *_ in rig.log.state_keys("guard")), within_s=7200)
+    before = rig.log.span("detections", 0).end
+    late = rig.source("late", "detect.a", "caption", count=3)
+    rig.windows(late, 0, 1)
+    async with rig.running("detect.a", See()):
+        await rig.until(lambda: rig.log.span("detections", 0).end == before + 2)
+        rig.log.expire("detections", 0, before=before + 1)
+        rig.windows(late, 2, 3)
+        async with rig.running("caption", Write()) as service:
+            await rig.until(lambda: sum(r.stream == "late" for r in rig.records("captions")) == 4)
+            assert len(service.runners[0].book._guards) == 1
+    assert len(rig.records("captions")) == 8
+
+
 @given(chance=st.randoms(use_true_random=False), fold=st.booleans(), markers=st.booleans())
 def test_whatever_expires_when_every_number_has_one_outcome_in_the_end(
     chance: random.Random, fold: bool, markers: bool
