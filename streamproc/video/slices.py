@@ -1,0 +1,83 @@
+"""A file cut into slices that workers decode at the same time: evenly, and where little must be decoded twice."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from streamproc.video.choice import Chosen
+from streamproc.video.plan import Stretch, begin, plan
+from streamproc.video.table import Table
+from streamproc.video.windows import Cut
+
+SHORT_S = 4
+"""Only to have work for all workers no file is cut into slices shorter than that: each opens it anew."""
+ROUNDS = 2
+"""Slices for each worker, of a short file: so that none waits for long at its end."""
+SLACK = 0.25
+"""A slice may be so much shorter or longer than the others, to end where a GOP does."""
+UNCUT = 1.5
+"""Slices that would decode so many times what one pass does are not made: a file with one key frame, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Windows [begin, until) that start in one stretch of time, and what must be decoded for them."""
+
+    begin: int
+    until: int
+    chosen: tuple[Chosen, ...]
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where a file may be cut, and at what cost."""
+
+    cut: Cut
+    table: Table
+    found: Sequence[tuple[int, Chosen]]
+    """What is wanted of it: packets, in the order of their samples."""
+
+    def slices(self, first: int, until: int, *, slice_s: float, workers: int) -> tuple[tuple[Slice, ...], bool]:
+        """Of windows [first, until), none longer than `slice_s`. True: there is but one, however long, for cutting it
+        would cost too much."""
+        slices = tuple(self._slice(a, b) for a, b in self._bounds(first, until, slice_s, workers))
+        cost = sum(stretch.last - stretch.first + 1 for each in slices for stretch in each.stretches)
+        if cost > UNCUT * len(self.table.pts):
+            return (self._slice(first, until),), True
+        return slices, False
+
+    def _slice(self, first: int, until: int) -> Slice:
+        here = self._samples(first, until)
+        stretches = tuple(plan(self.table, (packet for packet, _ in here)))
+        return Slice(first, until, tuple(chosen for _, chosen in here), stretches)
+
+    def _samples(self, first: int, until: int) -> Sequence[tuple[int, Chosen]]:
+        a, b = self.cut.samples(first, until)
+        low = bisect_left(self.found, a, key=lambda one: one[1].k)
+        return self.found[low : bisect_left(self.found, b, lo=low, key=lambda one: one[1].k)]
+
+    def _bounds(self, first: int, until: int, slice_s: float, workers: int) -> Iterator[tuple[int, int]]:
+        """Windows of one slice after the other; at least one window each."""
+        most, least = (max(1, int(Fraction(s) / self.cut.sampling.step_s)) for s in (slice_s, SHORT_S))
+        left, shared = ceil((until - first) / most), min(ROUNDS * workers, (until - first) // least)
+        left = shared if left <= shared else left + -left % workers
+        while first < until:
+            left = max(left, ceil((until - first) / most))
+            end = self._near(first, (until - first) / left, most) if left > 1 else until
+            yield first, end
+            first, left = end, left - 1
+
+    def _near(self, first: int, size: float, most: int) -> int:
+        """The best place to cut, for a slice of about that size."""
+        low, high = first + ceil(size * (1 - SLACK)), first + min(most, int(size * (1 + SLACK)))
+        return min(range(low, max(low, high) + 1), key=lambda at: (self._twice(at), abs(at - first - size)))
+
+    def _twice(self, at: int) -> int:
+        """Packets that would be decoded on both sides of a cut before this window."""
+        before, behind = self._samples(at - 1, at), self._samples(at, at + 1)
+        return max(0, before[-1][0] - begin(self.table, behind[0][0]) + 1) if before and behind else 0
