@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from streamproc.video.choice import Rule
+    from streamproc.video.listing import Listed
 
 
 def register(app: typer.Typer) -> None:
@@ -52,38 +55,51 @@ def frames(
     Times count from the first shown frame. The frames are those of a full decode, to the bit; only what is needed for
     them is decoded.
     """
-    from streamproc.video import address, sampling
-    from streamproc.video.container import Limits, opened
-    from streamproc.video.picture import Look, Painter
-    from streamproc.video.picture import digest as md5
+    from streamproc.video import address
+    from streamproc.video.listing import Listing, Wish
+    from streamproc.video.picture import Look
+    from streamproc.video.sampling import Span
 
-    rule = _rule(fps, every)
-    span = sampling.Span(_time(from_) or _zero(), _time(to))
+    span = Span(_time(from_) or _zero(), _time(to))
     look = Look(longest=longest)
+    wish, place = Wish(_rule(fps, every), span, look if out_dir else None, digest), address.parse(file)
+    if place.under:
+        raise Misconfigured(f"'{file}' is a pair of videos; the frames of one file can be listed")
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
-    with opened(address.parse(file), Limits()) as video:
-        painter = Painter(look, video.stream.sample_aspect_ratio)
-        for chosen, frame in sampling.samples(video, rule, span):
-            line: dict[str, Any] = {
-                "t": float(chosen.t),
-                "frame": chosen.number,
-                "pts": chosen.pts,
-                "time_base": f"{video.time_base.numerator}/{video.time_base.denominator}",
-                "time_s": float(chosen.time_s),
-            }
-            if out_dir is not None:
-                path = out_dir / f"{chosen.number:08}.jpg"
-                path.write_bytes(painter.jpeg(frame).data)
-                line["file"] = str(path)
-            if digest:
-                line["md5"] = md5(frame)
-            if json:
-                out.emit(line)
-            else:
-                out.line("  ".join(f"{key} {value}" for key, value in line.items() if key != "time_base"))
-        if video.damage:
-            out.say(f"{video.address.shown}: {video.damage}; what could be read is above")
+
+    async def work() -> None:
+        from streamproc.video.workers import Workers
+
+        async with Workers(os.cpu_count() or 1) as workers:
+            listing = Listing(workers, place, wish)
+            async with aclosing(listing.frames()) as listed:
+                async for one in listed:
+                    _show(one, out_dir, json=json)
+            if listing.damage:
+                out.say(f"{place.shown}: {listing.damage}; what could be read is above")
+
+    out.run(work())
+
+
+def _show(one: Listed, out_dir: Path | None, *, json: bool) -> None:
+    line: dict[str, Any] = {
+        "t": float(one.chosen.t),
+        "frame": one.chosen.number,
+        "pts": one.chosen.pts,
+        "time_base": f"{one.time_base.numerator}/{one.time_base.denominator}",
+        "time_s": float(one.chosen.time_s),
+    }
+    if out_dir is not None and one.jpeg:
+        path = out_dir / f"{one.chosen.number:08}.jpg"
+        path.write_bytes(one.jpeg.data)
+        line["file"] = str(path)
+    if one.md5:
+        line["md5"] = one.md5
+    if json:
+        out.emit(line)
+    else:
+        out.line("  ".join(f"{key} {value}" for key, value in line.items() if key != "time_base"))
 
 
 def _rule(fps: str | None, every: int | None) -> Rule:

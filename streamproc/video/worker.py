@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -32,7 +33,7 @@ def main() -> None:
     memory = int(sys.argv[1])
     with suppress(ValueError, OSError):  # a limit that is already lower stays
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    voice = _Voice(answers)
+    voice = Voice(answers)
     PULSE.set(voice.beat)
     while head := jobs.read(HEAD):
         job: Job = pickle.loads(jobs.read(int.from_bytes(head, "big")))
@@ -40,26 +41,26 @@ def main() -> None:
             for part in job.run():
                 voice.say("part", part)
         except StreamprocError as e:
-            voice.say("error", (type(e).__name__, str(e)))
+            voice.say("error", (type(e).__name__, str(e), vars(e)))
         else:
             voice.say("end", None)
 
 
-class _Voice:
+class Voice:
     """What whoever asked hears of us."""
 
-    def __init__(self, answers: BinaryIO) -> None:
-        self._answers, self._said = answers, time.monotonic()
+    def __init__(self, answers: BinaryIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._answers, self._clock, self._said = answers, clock, clock()
 
     def say(self, kind: str, what: object) -> None:
         data = pickle.dumps((kind, what), protocol=pickle.HIGHEST_PROTOCOL)
         self._answers.write(len(data).to_bytes(HEAD, "big"))
         self._answers.write(data)
         self._answers.flush()
-        self._said = time.monotonic()
+        self._said = self._clock()
 
     def beat(self) -> None:
-        if time.monotonic() - self._said > BEAT_S:
+        if self._clock() - self._said > BEAT_S:
             self.say("beat", None)
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from streamproc import errors
-from streamproc.errors import Rejected, Retryable
+from streamproc.errors import Retryable
 from streamproc.video.jobs import Job
 from streamproc.video.worker import HEAD
 
@@ -122,9 +122,7 @@ def _end(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _error(name: str, text: str) -> errors.StreamprocError:
-    """The error a worker met, by its class; those that are made of more than a text stand in by what to do."""
+def _error(name: str, text: str, fields: dict[str, Any]) -> errors.StreamprocError:
+    """The error a worker met, by its class; those that are made of more than a text have it as fields."""
     kind = getattr(errors, name)
-    if kind in (errors.Misconfigured, Rejected, Retryable):
-        return kind(text)  # type: ignore[no-any-return]
-    return Retryable(text) if issubclass(kind, Retryable) else Rejected(text)
+    return kind(**fields) if fields else kind(text)  # type: ignore[no-any-return]  # each of them is one
