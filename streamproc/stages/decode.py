@@ -29,6 +29,7 @@ from streamproc.messages import Source, Window
 from streamproc.stage import Follow, Pace
 from streamproc.video import address
 from streamproc.video.address import Address
+from streamproc.video.choice import Every
 from streamproc.video.container import Limits
 from streamproc.video.decode import decode
 from streamproc.video.follow import Feed
@@ -124,6 +125,10 @@ class Decode(Follow):
             keep = Keep.parse(here.footage).of(here) if here.live and here.footage else None
         except Misconfigured as e:  # of one stream; the process has others
             raise Rejected(f"{here.stream}: {e}") from e
+        if here.live and isinstance(cut.sampling.rule, Every):
+            raise Rejected(
+                f"{here.stream}: a feed has no first frame to count from: say sampling.fps, not sampling.every"
+            )
         if place.is_file and await asyncio.to_thread(Path(place.target).is_dir):
             steps = self._folder(here, Path(place.target), at)
         elif here.live:

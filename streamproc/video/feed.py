@@ -97,7 +97,7 @@ class ReadFeed:
     def run(self) -> Iterator[list[Picture] | Dropped]:
         rule, next_k, began = self.cut.sampling.rule, self.next_k, monotonic()
         if not isinstance(rule, Rate):
-            raise Misconfigured("a feed has no first frame to count from: say --fps, not --every")
+            raise Misconfigured("a feed has no first frame to count from: it is sampled by a rate")
         with opened(self.address, self.limits) as video:
             painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
             waiting, packets = _waiting(video, Fraction(monotonic() - began))

@@ -154,15 +154,24 @@ async def test_one_bad_source_is_rejected_and_the_others_go_on(workers: Workers,
             "no-number": {"uri": "x.mp4", "sampling": {"fps": "fast"}},
             "no-step": {"uri": "x.mp4", "sampling": {"step_s": "3"}},
         }
+        feeds: dict[str, dict[str, Any]] = {
+            "no-count": {"uri": "rtsp://127.0.0.1:9/", "sampling": {"fps": None, "every": 10}},
+            "no-folder": {"uri": "rtsp://127.0.0.1:9/", "footage": "s3://bucket"},
+        }
         for stream, options in bad.items():
             await rig.source(**options, stream=stream)
+        for stream, options in feeds.items():
+            await rig.source(**options, stream=stream, live=True)
         await rig.source(MATCH.make(folder), stream="good")
         found = await rig.until(lambda records: sum(record.ended for record in records) == 1 + len(bad))
         assert sum(r.outcome == "done" and not r.ended for r in found if r.stream == "good") == COUNT
         letters = await rig.stored("sources.dlq")
-        assert len(letters) == len(bad)
+        assert len(letters) == len(bad) + len(feeds)
+        assert not {r.stream for r in found} & set(feeds), (
+            "a feed does not end by a mistake: the next revision mends it"
+        )
         told = b" ".join(letter.header("error") or b"" for letter in letters).decode()
-        for word in ("NOT_SET_ANYWHERE", "gopher", "fps", "fast", "grid steps by 1 s"):
+        for word in ("NOT_SET_ANYWHERE", "gopher", "fps", "fast", "grid steps by 1 s", "to count from", "footage"):
             assert word in told
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -141,6 +143,19 @@ async def test_a_camera_switched_off_and_on_is_watched_again(workers: Workers, f
     assert camera.connections == 2
     assert found.connections >= 4
     assert all(a.start_ms < b.start_ms for a, b in pairwise(records))
+
+
+async def test_a_worker_that_dies_of_a_feed_costs_a_reconnection(workers: Workers, folder: Path) -> None:
+    async with Camera(SEEN.make(folder)) as camera:
+
+        def enough(records: list[Window]) -> bool:
+            if len(whole(records)) == 2 and found.connections == 1:
+                os.kill(workers.pids[0], signal.SIGKILL)
+            return len(whole(records)) == 5
+
+        found = feed(workers, camera.url)
+        await watched(found, enough)
+    assert found.connections == camera.connections == 2
 
 
 @pytest.mark.parametrize("password", [SECRET, "wrong"])
