@@ -84,6 +84,8 @@ KINDS = (
     Kind("hevc-open-ts", "ts", f"{X265} -x265-params {X265P}:keyint=9:open-gop=1:bframes=4:b-adapt=0:ref=5"),
     Kind("hevc-radl", "mkv", f"{X265} -x265-params {X265P}:keyint=25:open-gop=0:radl=3:bframes=4:b-adapt=0"),
     Kind("hevc-layers", "mp4", f"{X265} -x265-params {X265P}:keyint=25:temporal-layers=3:bframes=3:b-adapt=0"),
+    Kind("hevc-refs", "mkv", f"{X265} -x265-params {X265P}:keyint=30:open-gop=1:bframes=6:ref=6:rc-lookahead=15"),
+    Kind("hevc-late", "ts", f"{X265} -x265-params {X265P}:keyint=20:open-gop=1:bframes=3 -output_ts_offset 95000"),
     Kind("hevc-10bit", "mkv", f"{X265.replace('yuv420p', 'yuv420p10le')} -x265-params {X265P}:keyint=25"),
     Kind(
         "hevc-cut",
@@ -98,6 +100,7 @@ KINDS = (
     Kind("vp9", "webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 20"),
     Kind("vp9-alt", "webm", "-c:v libvpx-vp9 -deadline good -cpu-used 5 -g 30 -auto-alt-ref 1 -lag-in-frames 16"),
     Kind("vp8-alt", "webm", "-c:v libvpx -deadline good -cpu-used 5 -g 30 -auto-alt-ref 1 -lag-in-frames 16"),
+    Kind("h264-stream", "mkv", f"{SLOW} -g 25 -live 1"),
     Kind("webm-stream", "webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 20 -live 1"),
     Kind("mpeg4", "mp4", "-c:v mpeg4 -g 12 -bf 2"),
     Kind("mpeg4-avi", "avi", "-c:v mpeg4 -g 12 -bf 2"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from streamproc.errors import Rejected
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
 from streamproc.video.container import Limits, opened
+from streamproc.video.workers import Workers
 from tests.video.files import SLOW, Kind, ffmpeg
-from tests.video.hostile import bases, fates
+from tests.video.hostile import bases, fate, fates
 
 SMALL = Kind("small", "mp4", f"{SLOW} -g 25", seconds=1)
 
@@ -46,11 +49,22 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "none.mp4")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root may read everything, so root is somebody else meanwhile."""
+    was = os.geteuid()
+    os.seteuid(65534 if was == 0 else was)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
 def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret.mp4"
     path.touch(mode=0)
-    assert "Permission denied" in refused(path)
+    with nobody():
+        assert "Permission denied" in refused(path)
 
 
 def test_a_path_that_looks_like_an_address_is_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +110,28 @@ def test_a_file_longer_or_larger_than_allowed_is_refused(folder: Path) -> None:
     path = SMALL.make(folder)
     assert "video.max_duration_s allows" in refused(path, Limits(duration_s=0.5))
     assert "video.max_bytes allows" in refused(path, Limits(size_bytes=100))
+
+
+def test_a_stream_that_does_not_say_how_large_it_is_is_refused_where_it_grows_too_large(folder: Path) -> None:
+    path = SMALL.make(folder)
+    with opened(address.parse(path), Limits()) as video:
+        video.limits = Limits(size_bytes=5000)  # as of an address: only a file's size is known beforehand
+        with pytest.raises(Rejected, match=r"small\.mp4: more than the 5000 bytes"):
+            list(sampling.samples(video, Every(1)))
+
+
+async def test_a_timestamp_out_of_this_world_costs_a_frame_and_not_a_year_of_gaps(folder: Path) -> None:
+    jump = "setts=pts=if(eq(N\\,30)\\,PTS+1e9\\,PTS)"
+    path = Kind("jump", "mkv", f"{SLOW} -g 1", seconds=5, before=f"-i {{}} -c copy -live 1 -bsf:v '{jump}'").make(
+        folder
+    )
+    with opened(address.parse(path), Limits()) as video:
+        shown = [chosen.number for chosen, _ in sampling.samples(video, Every(1))]
+        assert len(shown) == 124
+        assert video.damage
+        assert "video.max_duration_s" in video.damage
+    async with Workers(1) as workers:
+        assert await fate(workers, path) == "read"
 
 
 def test_nothing_a_decoder_prints_reaches_the_terminal(folder: Path) -> None:

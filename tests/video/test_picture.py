@@ -113,13 +113,20 @@ def test_pixels_are_square(folder: Path) -> None:
 @given(
     width=st.integers(1, 8192),
     height=st.integers(1, 8192),
-    aspect=st.fractions(Fraction(1, 4), Fraction(4)),
-    longest=st.integers(16, 4000),
+    aspect=st.fractions(Fraction(1, 4), Fraction(4)) | st.fractions(Fraction(0), Fraction(10**6)),
+    longest=st.none() | st.integers(16, 4000),
 )
-def test_no_side_is_longer_than_asked(width: int, height: int, aspect: Fraction, longest: int) -> None:
+def test_no_side_is_longer_than_asked_or_than_a_jpeg_can_be(
+    width: int, height: int, aspect: Fraction, longest: int | None
+) -> None:
     w, h = shown_size(width, height, aspect, longest)
     assert min(w, h) >= 1
-    assert max(w, h) <= longest
+    assert max(w, h) <= (longest or 65500)
+
+
+def test_pixels_of_a_shape_that_no_camera_has_are_taken_for_square() -> None:
+    assert shown_size(640, 480, Fraction(65535), None) == (640, 480)
+    assert shown_size(640, 480, Fraction(1, 65535), None) == (640, 480)
 
 
 @pytest.mark.parametrize(("longest", "quality"), [(0, 85), (-1, 85), (15, 85), (10**6, 85), (384, 0), (384, 101)])
