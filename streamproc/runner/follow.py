@@ -65,8 +65,8 @@ class FollowWay:
         newest = given.record
         run = book.runs.get(newest.stream)
         r.settle(given)
-        if run is None and self._forgotten(newest):
-            book.end((newest.stream, newest.generation, r.service))
+        if run is None and self.look.over(newest.stream, newest.generation):
+            book.end((newest.stream, newest.generation, r.service))  # forgotten, and to be forgotten once more
             return
         if run and (newest.generation, newest.revision) <= (run.generation, run.revision):
             return  # an older version, read again
@@ -74,11 +74,6 @@ class FollowWay:
         cursor = run.cursor if run and same else NOTHING
         book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over=False))
         self._start(newest.stream)
-
-    def _forgotten(self, newest: Source) -> bool:
-        """There was a run, for versions come in order; it was over for so long that it has been forgotten. It stays over."""
-        earlier = self.r.look.revisions(newest.stream, newest.generation)
-        return any(s.revision < newest.revision and self.r.service in s.services for s in earlier)
 
     def passed_over(self, given: Input) -> None:
         """Nothing waits for it."""

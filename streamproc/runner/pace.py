@@ -67,6 +67,11 @@ class Paced(Look):
         for record in self.tables.under("coverage", key_of(stream, "").decode()):
             self._hear(record)
 
+    def over(self, stream: str, generation: int) -> bool:
+        """We have said the last of this life of a stream, however long ago."""
+        ours = key_of(stream, self.service, self.service, str(generation), "").decode()
+        return any(record.ended for record in self.tables.under("coverage", ours))
+
     def rest(self, stream: str) -> None:
         """Nobody paces it any more; should somebody do again, the table still has it."""
         self._accounted.pop(stream, None)
