@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -228,6 +229,20 @@ def test_after_a_kill_a_call_goes_on_and_asks_again_only_for_what_was_under_way(
         assert (told.code, json.loads(told.stdout)["kept"]) == (0, kept)
         assert observer.calls - asked == count - kept
     assert len(clips()) == count
+
+
+def test_ctrl_c_keeps_what_was_answered_and_says_no_more_than_that(ensemble: Ensemble) -> None:
+    three(300)
+    with observing(Settings(seconds=0.05)) as (url, observer):
+        command = ("ensemble", "--rule", "cluster", *ALL, "--out", "out.csv", "--model", f"observer@{url}")
+        arguments = [sys.executable, "-m", "streamproc", *command]
+        with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+            until(lambda: observer.calls >= 100)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (130, "interrupted\n")
+        assert Path("out.csv.answers.jsonl").read_bytes().count(b"\n") > 0
+        assert not Path("out.csv").exists()
 
 
 def test_what_could_not_be_read_is_asked_again_by_the_next_call(ensemble: Ensemble) -> None:

@@ -35,6 +35,9 @@ PATIENCE_S = 600.0
 """How long an outage is waited out. What has been answered is kept in any case."""
 
 
+TELL_EVERY_S = 15.0
+
+
 class Kept(Struct, frozen=True):
     """A line of the file of answers."""
 
@@ -80,6 +83,8 @@ class Clustering:
                 async with AsyncExitStack() as stack:
                     pool = await self._pool(stack)
                     waiting = iter(missing)
+                    teller = asyncio.create_task(self._tell(pool, len(several)))
+                    stack.callback(teller.cancel)
                     async with asyncio.TaskGroup() as tasks:
                         for _ in range(min(AT_ONCE, len(missing))):
                             tasks.create_task(self._work(pool, waiting, several, questions, file))
@@ -103,6 +108,14 @@ class Clustering:
         pool = Pool([model_of(model, environ=self.environ, transport=transport)])
         stack.callback(pool.close)
         return pool
+
+    async def _tell(self, pool: Pool, clips: int) -> None:
+        """How far it is, and why it does not get on, for as long as it takes."""
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            out = next((r.why for one in pool.status() for r in one.replicas if r.why), None)
+            why = f"; {self.model.name} is out: {out}" if out else ""
+            say(f"{len(self.decisions)} of {clips} clips have an answer{why}")
 
     async def _work(
         self,
