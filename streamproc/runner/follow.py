@@ -37,6 +37,8 @@ class FollowWay:
     def __init__(self, runner: Runner, stage: Follow, look: Paced) -> None:
         self.r, self.stage, self.look = runner, stage, look
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._after: dict[str, list[Input]] = {}
+        """Another life of a stream waits until the one before, which was removed, has said its last. Not settled so far."""
         self._stopped = False
         for stream, run in self.r.book.runs.items():
             if not run.over:
@@ -64,6 +66,10 @@ class FollowWay:
         assert isinstance(given.record, Source), "a Follow reads a table of sources"
         newest = given.record
         run = book.runs.get(newest.stream)
+        if run and run.generation < newest.generation and self._is_ending(newest.stream, run):
+            r.hand_out(given)
+            self._after.setdefault(newest.stream, []).append(given)
+            return
         r.settle(given)
         if run is None and self.look.over(newest.stream, newest.generation):
             book.end((newest.stream, newest.generation, r.service))  # forgotten, and to be forgotten once more
@@ -74,6 +80,10 @@ class FollowWay:
         cursor = run.cursor if run and same else NOTHING
         book.run(newest.stream, Run(newest.generation, newest.revision, cursor, over=False))
         self._start(newest.stream)
+
+    def _is_ending(self, stream: str, run: Run) -> bool:
+        source = self.r.look.find(stream, run.generation, run.revision)
+        return not run.over and source is not None and source.state == "removed"
 
     def passed_over(self, given: Input) -> None:
         """Nothing waits for it."""
@@ -98,6 +108,8 @@ class FollowWay:
             if self._tasks.get(stream) is asyncio.current_task():
                 del self._tasks[stream]
                 self.look.rest(stream)
+        for given in self._after.pop(stream, ()):
+            self.admit(given)
 
     async def _to_its_end(self, stream: str) -> None:
         failures = 0

@@ -87,6 +87,39 @@ async def test_a_newer_revision_goes_on_and_a_new_generation_begins_anew() -> No
     assert numbers == [(0, i) for i in range(31)] + [(1, i) for i in range(6)]
 
 
+class Removable(Count):
+    """Ends where it is once its source is removed."""
+
+    async def run(self, source: Source, cursor: int | None, look: Pace) -> AsyncIterator[tuple[list[Record], int]]:
+        if source.state == "removed":
+            await asyncio.sleep(1)
+            index = cursor or 0
+            yield [toys.window(source, index, index + 1, index)], index + 1
+            return
+        async for step in super().run(source, cursor, look):
+            yield step
+
+
+@told
+async def test_a_removed_stream_says_its_last_before_another_of_its_name_begins() -> None:
+    rig = Rig.of()
+    rig.source("m", "decode", count=1000)
+    async with rig.running("decode", Removable()):
+        await rig.until(lambda: len(rig.records("windows")) >= 5)
+    rig.source("m", "decode", count=1000, revision=1, state="removed", from_index=9)
+    rig.source("m", "decode", count=3, generation=1)
+    rig.source("m", "decode", count=3, generation=1, revision=1, from_index=2)
+    async with rig.killed("decode", Removable()):
+        await asyncio.sleep(0.5)
+    async with rig.running("decode", Removable()):
+        await rig.until(lambda: len(ended(rig)) == 2)
+    by_life = {g: [w for w in rig.records("windows") if w.generation == g] for g in (0, 1)}
+    for windows in by_life.values():
+        assert [w.index for w in windows] == list(range(len(windows)))
+        assert windows[-1].count == len(windows) - 1
+    assert len(by_life[1]) == 4
+
+
 @told
 async def test_a_run_that_fails_for_a_while_goes_on_and_one_that_is_rejected_ends_with_what_its_stage_says() -> None:
     rig = Rig.of()
