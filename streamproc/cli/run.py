@@ -123,9 +123,9 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     from streamproc.pipeline.progress import followed
     from streamproc.settings import open_claims
 
-    _let_sigterm_drain()
+    let_sigterm_drain()
     plans = job.chosen(asked.task, asked.only)
-    served, keys = _those_asked(told, asked, plans), environ(told)
+    served, keys = those_asked(told, asked, plans), environ(told)
     for warning in await reach([s for s in served if s.urls], environ=keys):
         say(warning)
     spending = Spending({s.name: s.card.price for s in served if s.card.price})
@@ -151,14 +151,14 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
         )
 
 
-def _let_sigterm_drain() -> None:
+def let_sigterm_drain() -> None:
     """As Ctrl-C does: what is under way is finished and landed. The second one leaves at once."""
     task = asyncio.current_task()
     assert task is not None, "this is a coroutine"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
-def _those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:
+def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:
     """Endpoints of the services to run; what nobody named is said loudly."""
     from streamproc.cli.endpoints import served_as, with_stand_ins
     from streamproc.task import OBSERVER

@@ -95,10 +95,11 @@ class Here:
     async def start_what_is_named(self) -> None:
         """Services of the sources that there are by now. One whose model is not known here is left to others."""
         from streamproc.pipeline import streams
+        from streamproc.pipeline.importing import owed
         from streamproc.pipeline.parts import plan_of
 
         sources = (await streams.newest(self._bus)).values()
-        for service in dict.fromkeys(name for source in sources for name in source.services):
+        for service in dict.fromkeys(name for source in sources for name in owed(source)):
             if service in self._left_out:
                 continue
             try:

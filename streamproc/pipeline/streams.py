@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from msgspec.structs import replace
@@ -15,7 +15,9 @@ from streamproc.errors import Unparseable
 from streamproc.messages import Grid, Source, record_id
 from streamproc.pipeline.parts import planned, readers
 from streamproc.task import Task
-from streamproc.topics import topic
+from streamproc.topics import partition_of, topic
+from streamproc.video.sources import natural
+from streamproc.wire import Stored
 
 CLI = "cli"
 """Whoever changes the table by hand speaks under this name."""
@@ -96,30 +98,57 @@ def _differing(there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
 
 
 async def publish(bus: Bus, sources: Iterable[Source]) -> None:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Each a microsecond behind the one before, so that the table tells in which order they came."""
+    now = datetime.now(UTC)
     entries = [
-        wire.encode(s, partitions=bus.partitions, time=now, sub=(f"{s.generation}.{s.revision}",)) for s in sources
+        wire.encode(s, partitions=bus.partitions, time=_told(now, n), sub=(f"{s.generation}.{s.revision}",))
+        for n, s in enumerate(sources)
     ]
     if entries:
         await bus.publish(entries)
 
 
+def _told(now: datetime, number: int) -> str:
+    return (now + timedelta(microseconds=number)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 async def newest(bus: Bus) -> dict[str, Source]:
     """Stream → its newest revision, of all that there are."""
     found: dict[str, Source] = {}
-    for p in range(bus.partitions):
+    async for _, source in _all(bus):
+        if (known := found.get(source.stream)) is None or _version(source) > _version(known):
+            found[source.stream] = source
+    return found
+
+
+async def in_order(bus: Bus) -> list[Source]:
+    """The same, in the order in which streams were first added."""
+    added: dict[str, str] = {}
+    async for stored, source in _all(bus):
+        said = (stored.header("ce_time") or b"").decode(errors="replace")
+        added[source.stream] = min(said, added.get(source.stream, said))
+    there = await newest(bus)
+    return [there[name] for name in sorted(added, key=lambda name: (added[name], natural(name.split("/"))))]
+
+
+async def revisions(bus: Bus, stream: str, generation: int) -> list[Source]:
+    """Of one life of a stream, oldest first."""
+    found = [s async for _, s in _all(bus, stream) if (s.stream, s.generation) == (stream, generation)]
+    return sorted(found, key=_version)
+
+
+async def _all(bus: Bus, stream: str | None = None) -> AsyncIterator[tuple[Stored, Source]]:
+    """Every revision that can be read; of all streams, or of one."""
+    for p in range(bus.partitions) if stream is None else [partition_of(stream, bus.partitions)]:
         table = await bus.follow("sources", p)
         await table.caught_up()
-        for stored in table.under(b""):
+        for stored in table.under(stream.encode() if stream else b""):
             if stored.value is None:
                 continue
             try:
-                source: Source = wire.decode(topic("sources"), stored)
+                yield stored, wire.decode(topic("sources"), stored)
             except Unparseable:
                 continue  # `topics tail sources` shows it, with the reason
-            if (known := found.get(source.stream)) is None or _version(source) > _version(known):
-                found[source.stream] = source
-    return found
 
 
 def _version(source: Source) -> tuple[int, int]:
