@@ -6,6 +6,7 @@ is `recorder`'s, single pictures of a file `pick`'s.
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from streamproc.video.picture import Look, Painter
 from streamproc.video.plan import plan
 from streamproc.video.table import Table
 from streamproc.video.workers import Workers
+
+log = logging.getLogger(__name__)
 
 HOURS = 24.0
 NEAR_S = Fraction(1, 1000)
@@ -102,10 +105,18 @@ class PickTimes:
             until_s = starts[first + 1] - NEAR_S if first + 1 < len(there) else None
             here = [t for t in todo if until_s is None or t < until_s]
             todo = todo[len(here) :]
-            left = self._pick(there[first], here, found)
+            left = self._had(there[first], here, found)
             if left and first + 1 < len(there):  # behind the segment's last frame: the next one's first
-                self._pick(there[first + 1], left, found)
+                self._had(there[first + 1], left, found)
         yield [found[t_ms] for t_ms in sorted(found)]
+
+    def _had(self, segment: Segment, times_s: Sequence[Fraction], found: dict[int, Frame]) -> Sequence[Fraction]:
+        """As `_pick`; of a segment that cannot be read, nothing: it has just been begun, or is making room."""
+        try:
+            return self._pick(segment, times_s, found)
+        except Rejected as e:
+            log.warning("%s", e)
+            return times_s
 
     def _pick(self, segment: Segment, times_s: Sequence[Fraction], found: dict[int, Frame]) -> list[Fraction]:
         """What the segment has; times behind its end come back."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -46,9 +48,9 @@ class Recorder:
             return
         try:
             self._packet(packet, packet.pts, offset_s)
-        except (OSError, av.FFmpegError) as e:
+        except (OSError, av.FFmpegError, ValueError) as e:  # the last: PyAV's, for what cannot stand in an MP4
             if not self._failed:  # once; it may fail for hours
-                log.warning("%s: the feed is not recorded: %s", self._keep.folder, e.strerror or type(e).__name__)
+                log.warning("%s: the feed is not recorded: %s", self._keep.folder, getattr(e, "strerror", None) or e)
             self._failed = True
             self._abandon()
 
@@ -84,6 +86,7 @@ class Recorder:
         folder = self._keep.folder
         folder.mkdir(parents=True, exist_ok=True)
         self._trim(segments(folder))
+        self._to = None
         self._out = av.open(str(folder / segment_name(time_s)), "w", format="mp4", options=OPTIONS)
         self._to = self._out.add_stream_from_template(self._stream)
         self._start_s, self._offset_s, self._first = time_s, offset_s, pts
@@ -102,7 +105,10 @@ class Recorder:
 
     def _abandon(self) -> None:
         """A segment that could not be written to may not be closed either."""
-        try:
-            self.close()
-        except (OSError, av.FFmpegError):
-            self._out = None
+        out, self._out = self._out, None
+        if out is None:
+            return
+        with suppress(OSError, av.FFmpegError):
+            out.close()
+        if self._to is None:  # nothing can be in it
+            Path(out.name).unlink(missing_ok=True)

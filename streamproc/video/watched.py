@@ -43,7 +43,8 @@ class Watched:
     def look(self) -> list[Found]:
         """Videos that have stopped growing since the last look. Misconfigured where the folder cannot be read."""
         now, there = self._clock(), in_folder(self._folder)
-        self._growing = {file: growing for file, growing in self._growing.items() if file in set(there)}
+        present = set(there)
+        self._growing = {file: growing for file, growing in self._growing.items() if file in present}
         ready = [file for file in there if self._settled(file, now)]
         return [one for file in ready if (one := self._take(file))]
 

@@ -54,6 +54,8 @@ def run() -> Iterator[tuple[str, float, float | None, bool | None]]:
     yield f"{many}: live latency p99: ms", late[98], None, None
     yield f"{many}: windows that lack a picture", found.lacking, 0, found.lacking == 0
     yield f"{many}: memory of a worker, MB", found.worker_mb, 400, found.worker_mb <= 400
+    grown = asyncio.run(_hour())
+    yield "an hour of a feed, as fast as it comes: memory gained after its first minutes, MB", grown, 5, grown <= 5
 
 
 @dataclass
@@ -94,11 +96,25 @@ async def _watch(path: Path, *, feeds: int) -> _Found:
     return found
 
 
+async def _hour() -> float:
+    """At many times the pace of life, small pictures; the first minutes are for whatever is set up once."""
+    async with _camera(_file(part=8), pace=200) as camera, Workers(1) as pool:
+        feed, first = Feed(pool, address.parse(camera.url), Cut(SAMPLING), zero_s=time.monotonic()), 0.0
+        async with aclosing(feed.windows(_source())) as steps:
+            async for records, _ in steps:
+                at_s = records[-1].end_ms / 1000
+                if at_s > 300 and not first:
+                    first = _resident_mb(pool.pids[0])
+                if at_s > 3600:
+                    break
+            return _resident_mb(pool.pids[0]) - first
+
+
 @asynccontextmanager
-async def _camera(path: Path) -> AsyncIterator[_Camera]:
+async def _camera(path: Path, *, pace: float = 1) -> AsyncIterator[_Camera]:
     """In a process of its own: what it costs is none of ours."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.video.rtsp", str(path), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tests.video.rtsp", str(path), str(pace), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout
     camera = _Camera(f"rtsp://127.0.0.1:{int(await process.stdout.readline())}/live")
@@ -154,20 +170,21 @@ def _resident_mb(pid: int) -> float:
 # pictures with their number -----------------------------------------------------------------------------------------
 
 
-def _file() -> Path:
-    path = Path(tempfile.gettempdir()) / "streamproc-bench-camera.ts"
+def _file(part: int = 1) -> Path:
+    """Every so manieth pixel of it."""
+    path = Path(tempfile.gettempdir()) / f"streamproc-bench-camera-{part}.ts"
     if path.exists():
         return path
-    part = path.with_suffix(".part")
-    with av.open(str(part), "w", format="mpegts") as container:
+    half = path.with_suffix(".part")
+    with av.open(str(half), "w", format="mpegts") as container:
         stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = WIDTH // part, HEIGHT // part, "yuv420p"
         stream.options = {"preset": "veryfast", "g": "50", "bf": "0", "x264-params": "repeat-headers=1:scenecut=0"}
         for number in range(TURN):
-            frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(_picture(number)[::part, ::part]), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    part.rename(path)
+    half.rename(path)
     return path
 
 

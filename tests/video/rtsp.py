@@ -1,7 +1,7 @@
 """A camera: an RTSP server over TCP that shows a file of H.264 again and again, and breaks when it is told to.
 
-RFC 2326 as far as clients need it, with Digest passwords, and RFC 6184's packets made here, so that timestamps can jump. `python -m tests.video.rtsp FILE` is one by itself: it says its
-port, then the number of each frame and when it was sent.
+RFC 2326 as far as clients need it, with Digest passwords, and RFC 6184's packets made here, so that timestamps can jump. `python -m tests.video.rtsp FILE [PACE]` is one by itself: it says
+its port, then the number of each frame and when it was sent.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _bare(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url)
 
 
-async def main(path: Path) -> None:
+async def main(path: Path, pace: float) -> None:
     told = -1
 
     def tell(number: int, time_s: float) -> None:
@@ -235,11 +235,11 @@ async def main(path: Path) -> None:
             sys.stdout.write(f"{number} {time_s}\n")
             sys.stdout.flush()
 
-    async with Camera(path, on_sent=tell) as camera:
+    async with Camera(path, pace=pace, on_sent=tell) as camera:
         sys.stdout.write(f"{camera.port}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.0))

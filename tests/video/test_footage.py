@@ -221,6 +221,31 @@ def test_a_place_that_cannot_be_written_to_stops_no_feed(
     assert caplog.text.count("is not recorded") == 1
 
 
+@pytest.mark.parametrize("encode", ["-c:v rawvideo -pix_fmt yuyv422", "-c:v flv1"])
+def test_what_cannot_stand_in_an_mp4_is_said_and_leaves_no_file(
+    encode: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = Kind(f"footage-{encode.split()[1]}", "avi", encode, seconds=2)
+    record(kind.make(folder), Keep(tmp_path), segment_s=1)
+    assert "does not support" in caplog.text
+    assert segments(tmp_path) == []
+
+
+async def test_a_segment_that_cannot_be_read_hides_no_other(workers: Workers, folder: Path, tmp_path: Path) -> None:
+    stream = feed(tmp_path)
+    keep = Keep.parse(str(tmp_path)).of(stream)
+    record(H264.make(folder), keep)
+    there = segments(keep.folder)
+    there[1].path.write_bytes(b"")
+    there[-1].path.write_bytes(b"\0\0\0\x18ftyp")
+    footage = Footage(workers)
+    found = await footage.timed(stream, [1001, 1003, 1005, 1009], longest=None)
+    assert [frame.t_ms for frame in found] == [1_001_000, 1_004_000, 1_005_000], (
+        "the nearest behind it, where it is near"
+    )
+    assert (await footage.reach(stream)).end_s == 1008
+
+
 def test_where_a_feed_is_kept_is_said_in_a_line() -> None:
     assert Keep.parse("/footage") == Keep(Path("/footage"), 24)
     assert Keep.parse("file:///f?hours=48.5&bytes=2e10") == Keep(Path("/f"), 48.5, 20_000_000_000)
