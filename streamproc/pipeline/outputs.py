@@ -88,9 +88,14 @@ def write(folder: Path, found: Mapping[str, Sequence[Record]], coverage: Sequenc
     for file in FILES:
         if file.topic not in found:
             continue
-        rows = sorted(file.rows(found[file.topic]), key=_place)
-        _replace(folder / file.name, _lines(rows) if file.name.endswith(".jsonl") else _document(rows))
+        said = rows(file, found[file.topic])
+        _replace(folder / file.name, _lines(said) if file.name.endswith(".jsonl") else _document(said))
     _replace(folder / "coverage.json", _document(coverage))
+
+
+def rows(file: File, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What a file says of these, in its order."""
+    return sorted(file.rows(records), key=_place)
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, str, str]:
