@@ -12,7 +12,7 @@ from streamproc.bus.contract import Bus
 from streamproc.errors import Misconfigured
 from streamproc.messages import Source
 from streamproc.pipeline import streams
-from streamproc.pipeline.parts import DECODE, Plan, planned
+from streamproc.pipeline.parts import DECODE, Plan, check_fed, planned
 from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.streams import Wanted
 from streamproc.task import Task
@@ -64,6 +64,7 @@ def _free(name: str, there: Iterable[str]) -> str:
 def chosen(task: Task, only: Sequence[str]) -> tuple[Plan, ...]:
     """The services to run: all, or decode and those of the stages named."""
     plans = planned(task)
+    check_fed(plans)
     if not only:
         return plans
     stages = dict.fromkeys(p.stage for p in plans)

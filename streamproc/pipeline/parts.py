@@ -68,6 +68,17 @@ def planned(task: Task) -> tuple[Plan, ...]:
     return tuple(plans)
 
 
+def check_fed(plans: Sequence[Plan]) -> None:
+    """Of a stream that begins with its pictures: a stage that nobody writes for would wait for ever."""
+    written = {"sources"} | {name for plan in plans for name in PARTS[plan.stage].kind.writes}
+    for plan in plans:
+        if written.isdisjoint(reads := PARTS[plan.stage].kind.reads):
+            feeders = sorted({s for s, part in PARTS.items() if not set(part.kind.writes).isdisjoint(reads)})
+            raise Misconfigured(
+                f"stage '{plan.stage}' has nothing to read: the task has none of the stages {', '.join(feeders)}"
+            )
+
+
 def readers(plans: Sequence[Plan]) -> dict[str, tuple[str, ...]]:
     """Topic → services that read it, of topics that any of them writes."""
     written = {name for plan in plans for name in PARTS[plan.stage].kind.writes}

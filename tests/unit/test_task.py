@@ -10,7 +10,7 @@ import pytest
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.errors import Misconfigured
-from streamproc.pipeline.parts import PARTS, plan_of, planned, readers
+from streamproc.pipeline.parts import PARTS, check_fed, plan_of, planned, readers
 from streamproc.task import OBSERVER, Task, asking, load, options, tasks
 
 
@@ -141,6 +141,15 @@ def test_a_service_is_found_by_its_name() -> None:
         plan_of("detct.a")
     with pytest.raises(Misconfigured, match=r"describe\.MODEL\.PRESET"):
         plan_of("describe.a")
+
+
+def test_a_stage_that_nobody_writes_for_is_told_before_anything_runs(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[sampling]\nfps = 1\n[caption]\n[dedup]\n')
+    with pytest.raises(Misconfigured, match="'dedup' has nothing to read: the task has none of the stages detect"):
+        check_fed(planned(load(str(mine))))
+    for name in tasks():
+        check_fed(planned(load(name)))
 
 
 def test_every_stage_that_asks_is_among_the_parts() -> None:
