@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamproc.cli import frame
-from streamproc.cli.frame import JsonOption
+from streamproc.cli.frame import BusOption, JsonOption, settings
 from streamproc.cli.scoring import report
 from streamproc.cli.scoring.report import PlotOption, WithinOption
 from streamproc.errors import Misconfigured
@@ -30,18 +30,20 @@ def register(app: typer.Typer) -> None:
 
 
 def agreement(
-    files: Annotated[
-        list[Path],
+    given: Annotated[
+        list[str],
         typer.Argument(
-            metavar="FILE…",
-            help="Runs: results_spotting.json or folders of them, `run --out` folders, detections.jsonl, or lists of {time, raw}.",
+            metavar="STREAM|FILE…",
+            help="Runs: results_spotting.json or folders of them, `run --out` folders, detections.jsonl, or lists of {time, raw}; "
+            "what is no file is a stream of the bus.",
         ),
     ],
     by: Annotated[
-        By, typer.Option("--by", help="Whose voices count: each file's, or each model's within the files.")
+        By, typer.Option("--by", help="Whose voices count: each run's, or each model's within them.")
     ] = By.run,
     within: WithinOption = 3.0,
     plot: PlotOption = None,
+    bus: BusOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Events found by all, by some, by one; matched in time and label; kappa; per label."""
@@ -50,9 +52,17 @@ def agreement(
     from streamproc.formats.problems import Problems
 
     problems = Problems()
-    read = [(file, row) for file in files for row in runs.read(file, problems)]
-    voices = [row.model or "unnamed" for _, row in read] if by is By.model else [str(file) for file, _ in read]
-    names = sorted(set(voices)) if by is By.model else [str(file) for file in files]
+    streams = [name for name in given if not Path(name).exists()]
+    landed = runs.on_bus(settings(bus=bus), streams, problems) if streams else {}
+    read = [(n, row) for n in given for row in (landed[n] if n in landed else runs.read(Path(n), problems))]
+    if by is By.model:
+        names = sorted({model for _, row in read for model in row.looked or row.found_by or (row.model or "unnamed",)})
+        read = [(model, row) for _, row in read for model in row.found_by or (row.model or "unnamed",)]
+    else:
+        names = given
+        if len({runs.plainly(name) for name in streams}) == len(streams):  # each is another look at the same thing
+            read = [(n, row._replace(stream="") if n in landed else row) for n, row in read]
+    voices = [voice for voice, _ in read]
     if len(names) < 2 or len(set(names)) < len(names):
         raise Misconfigured(f"agreement needs two different {by.value}s or more, got {', '.join(names) or 'none'}")
     rows = [row for _, row in read]

@@ -1,20 +1,25 @@
 """What a run or a model saw, out of whatever file it is in: games of results_spotting.json, `run --out` folders,
-detections.jsonl, or the `[{"time", "raw"}]` that others write. All of it as one kind of row."""
+detections.jsonl, the `[{"time", "raw"}]` that others write; or streams of a bus. All of it as one kind of row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from streamproc.cli.frame import opened, run
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.formats import predictions, soccernet
 from streamproc.formats.problems import Problems
 from streamproc.messages import Sighting
 from streamproc.models.recovery.events import events
 from streamproc.models.recovery.labels import OTHER, Labels
+
+if TYPE_CHECKING:
+    from streamproc.messages import Life
+    from streamproc.settings import Settings
 
 SOCCER = Labels(soccernet.LABELS, soccernet.SPELLINGS)
 
@@ -32,9 +37,13 @@ class Seen(NamedTuple):
     model: str | None
     place: str
     """File and row."""
+    found_by: tuple[str, ...] = ()
+    """Of an event that several models may have seen: those that did …"""
+    looked: tuple[str, ...] = ()
+    """… and all that looked."""
 
     def plain(self) -> dict[str, Any]:
-        return {key: value for key, value in self._asdict().items() if value is not None}
+        return {key: value for key, value in self._asdict().items() if value not in (None, ())}
 
 
 class Window(msgspec.Struct, kw_only=True):
@@ -52,6 +61,10 @@ class Window(msgspec.Struct, kw_only=True):
     how: str | None = None
 
 
+class _Vote(msgspec.Struct, kw_only=True):
+    model: str
+
+
 class _Life(msgspec.Struct, kw_only=True):
     id: str
     revision: int = 0
@@ -60,6 +73,8 @@ class _Life(msgspec.Struct, kw_only=True):
     team: str | None = None
     confidence: float | None = None
     details: str | None = None
+    votes: list[_Vote] = []
+    looked: list[str] = []
 
 
 class _Event(msgspec.Struct, kw_only=True):
@@ -70,9 +85,7 @@ class _Event(msgspec.Struct, kw_only=True):
 def read(path: Path, problems: Problems) -> list[Seen]:
     """Everything in a file, or below a folder."""
     if not path.exists():
-        raise Misconfigured(
-            f"{path}: no such file or folder. Streams on a bus cannot be given here, results in files can"
-        )
+        raise Misconfigured(f"{path}: no such file or folder")
     rows = [row for file in _files(path) for row in _file(file, path, problems)]
     if not rows:
         problems.add("no event in it", str(path))
@@ -167,11 +180,16 @@ def _events(document: list[dict[str, Any]], file: Path) -> Iterator[Seen]:
             raise Rejected(f"{place}: {e}") from e
         if (life := record.event) is None:
             continue
-        stream = _plainly(record.stream or life.id.rpartition("/")[0])
+        stream = plainly(record.stream or life.id.rpartition("/")[0])
         if life.id not in last or last[life.id][0] <= life.revision:
-            seen = Seen(stream, life.time_ms, life.label, life.team, life.confidence, life.details, None, place)
-            last[life.id] = (life.revision, seen)
+            last[life.id] = (life.revision, _seen(life, stream, place))
     return (seen for _, seen in last.values())
+
+
+def _seen(life: _Life | Life, stream: str, place: str) -> Seen:
+    by = tuple(dict.fromkeys(vote.model for vote in life.votes))
+    looked = tuple(life.looked)
+    return Seen(stream, life.time_ms, life.label, life.team, life.confidence, life.details, None, place, by, looked)
 
 
 def _detections(file: Path) -> Iterator[Seen]:
@@ -180,7 +198,7 @@ def _detections(file: Path) -> Iterator[Seen]:
         for event in window.events or ():
             at = middle if event.time_ms is None else event.time_ms
             yield Seen(
-                _plainly(window.stream),
+                plainly(window.stream),
                 at,
                 event.label,
                 event.team,
@@ -191,5 +209,32 @@ def _detections(file: Path) -> Iterator[Seen]:
             )
 
 
-def _plainly(stream: str) -> str:
+def plainly(stream: str) -> str:
+    """Repeats and replays are of the same as what they repeat."""
     return stream.partition("@")[0]
+
+
+# streams ------------------------------------------------------------------------------------------------------------
+
+
+def on_bus(told: Settings, names: Sequence[str], problems: Problems) -> dict[str, list[Seen]]:
+    """Stream → its events as they stand."""
+    from streamproc.pipeline import exporting
+    from streamproc.pipeline.exporting import Landed
+    from streamproc.pipeline.progress import followed
+    from streamproc.settings import EmbeddedAt, parse_bus
+
+    at = parse_bus(told.bus)
+    if isinstance(at, EmbeddedAt) and not at.path.exists():
+        raise Misconfigured(
+            f"{names[0]}: no such file or folder, and no bus at {at.path} that could have such a stream"
+        )
+
+    async def landed() -> list[Landed]:
+        async with opened(told) as bus, followed(bus) as progress:
+            return await exporting.landed(bus, progress, await exporting.chosen(bus, names), ["events"])
+
+    found = {one.source.stream: [f.event for f in one.found()] for one in run(landed())}
+    for name in [name for name, lives in found.items() if not lives]:
+        problems.add("no event in it", name)
+    return {name: [_seen(life, plainly(name), life.id) for life in lives] for name, lives in found.items()}
