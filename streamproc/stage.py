@@ -3,6 +3,7 @@
 How a stage works is the class it inherits:
 
     Each     every record by itself, many at once, in any order
+    Rounds   the same by several calls, one after the other; what each of them has brought lands
     Fold     one row after the other per stream, in index order, with keyed state
     Follow   one run per stream of the newest version of its record in a table
 
@@ -100,6 +101,26 @@ class Each(Stage):
     def otherwise(self, record: Any, outcome: Outcome, reason: str) -> Record | None:  # noqa: ARG002  # for authors to override
         """What to say where `handle` could not; None: an outcome with the reason and nothing else."""
         return None
+
+
+class Rounds(Each):
+    """An `Each` that makes several calls for one record. What is known after a call lands, so that a kill repeats one call
+    and not all before it.
+    """
+
+    SoFar: ClassVar[Any] = Any
+    """Of this type; msgspec packs it. It changes with `version`, as a fold's state does."""
+
+    async def round(self, record: Any, so_far: Any, look: Look) -> Any:
+        """One call: the outcome, or what is known now, and the next round begins with that. None is known at first."""
+        raise NotImplementedError
+
+    async def handle(self, record: Any, look: Look) -> Any:
+        """All rounds at once, for those who have no runner."""
+        so_far: Any = None
+        while not isinstance(so_far, Record):
+            so_far = await self.round(record, so_far, look)
+        return so_far
 
 
 class Fold(Stage):

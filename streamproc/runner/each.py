@@ -7,12 +7,14 @@ from inspect import iscoroutinefunction
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from streamproc.errors import Fatal, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
 from streamproc.runner.slots import Slot
 from streamproc.runner.tracing import Handling
-from streamproc.stage import Each
+from streamproc.stage import Each, Rounds
 from streamproc.topics import topic
 from streamproc.wire import Entry, Stored
 
@@ -177,8 +179,20 @@ class EachWay:
 
     async def _handle(self, given: Input) -> Any:
         self._begins(given)
+        if isinstance(self.stage, Rounds):
+            return await self._rounds(given, self.stage)
         answer = self.stage.handle(given.record, self.r.look)
         return answer if self._plain else await answer
+
+    async def _rounds(self, given: Input, stage: Rounds) -> Any:
+        """From the round on that nobody has had an answer for."""
+        while True:
+            so_far = None if given.so_far is None else msgspec.msgpack.decode(given.so_far, type=stage.SoFar)
+            answer = await stage.round(given.record, so_far, self.r.look)
+            if isinstance(answer, Record):
+                return answer
+            self.r.keep(given, answer)
+            await self.r.ready()
 
     def _wait(self, given: Input, missing: NotYet, since: int) -> None:
         r = self.r

@@ -36,6 +36,8 @@ class Input:
     """The revision it was made under, once it was looked up."""
     deadline_ms: int | None = None
     """Until when it may wait for a table, by the wall clock."""
+    so_far: bytes | None = None
+    """What the calls before have brought, of a stage that makes several."""
     handling: Handling | None = None
     """What it takes, where anybody wants to know."""
 
@@ -87,7 +89,8 @@ class Input:
         stored = self.stored
         assert stored is not None, "parked before it is let go of"
         small = self.size <= INLINE_BYTES
-        return Parked(stored.key, stored.value if small else None, stored.headers, stored.time_ms, self.deadline_ms)
+        value = stored.value if small else None
+        return Parked(stored.key, value, stored.headers, stored.time_ms, self.deadline_ms, self.so_far)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from streamproc.runner.look import Look, Tables
 from streamproc.runner.pace import Paced
 from streamproc.runner.shared import Shared
 from streamproc.runner.speech import Speech, bare, parent_of
-from streamproc.runner.state import At, Parked
+from streamproc.runner.state import At, Parked, pack
 from streamproc.runner.tracing import Handling
 from streamproc.runner.waits import Waits
 from streamproc.stage import Each, Fold, Follow
@@ -252,7 +252,7 @@ class Runner:
         if stored is None:
             return self._gone(at, parked)
         given, _ = await self.intake.parse(stored)
-        given.deadline_ms = parked.deadline_ms
+        given.deadline_ms, given.so_far = parked.deadline_ms, parked.so_far
         given.let_go()
         return given
 
@@ -400,7 +400,15 @@ class Runner:
         given.deadline_ms = deadline_ms
         parked = self.book.parked.get(given.at)
         if parked is None or (parked.deadline_ms != deadline_ms and given.stored is not None):
-            self.book.park(given.at, given.sequence.stream, given.parked())
+            self._park(given)
+
+    def keep(self, given: Input, so_far: Any) -> None:
+        """What is known after one of several calls: it lands, and whoever is next begins there."""
+        given.so_far = pack(so_far)
+        self._park(given)
+
+    def _park(self, given: Input) -> None:
+        self.book.park(given.at, given.sequence.stream, given.parked())
         if not self.book.taken(given.sequence, given.index, given.until):
             self.book.take(given.sequence, given.index, given.until)
             self.book.done(given.at)

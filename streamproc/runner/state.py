@@ -46,6 +46,8 @@ class Parked(Struct, array_like=True, frozen=True):
     time_ms: int
     deadline_ms: int | None
     """By the wall clock; None: waits for order, not for a table."""
+    so_far: bytes | None = None
+    """What the calls before have brought, of a stage that makes several."""
 
 
 class Standing(Struct, array_like=True, frozen=True):

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Final, Protocol, Self
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from streamproc.errors import Rejected, Retryable, did_you_mean
+from streamproc.errors import Rejected, did_you_mean
 from streamproc.messages import Context, Description, Event, Frame, Incident, Outcome, Record, Source
 from streamproc.models.prompt import Picture
-from streamproc.stage import Each, Look
+from streamproc.stage import Look, Rounds
 from streamproc.stages.asking import Contexts, Models, context_part, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
@@ -27,8 +27,8 @@ from streamproc.video.pick import UNREACHABLE, Reach
 
 NOT_CLOSED: Final = "not-closed"
 UNREADABLE: Final = "unreadable"
-BEGUN: Final = 256
-"""Records at most whose rounds are remembered from one attempt to the next; others begin again."""
+SHOWN: Final = 64
+"""Records at most whose pictures are kept from round to round; those of others are fetched again."""
 
 SYSTEM: Final = "You describe what happens in a video, from pictures of it in the order of time. You say what is seen, and nothing else."
 PROMPT: Final = """The pictures are from around {event}. In one or two plain sentences: what happens, who or what takes part, and how does it end?"""
@@ -108,49 +108,49 @@ class Footage(Protocol):
         """The first at or behind each time."""
 
 
-class Describe(Each):
+class Describe(Rounds):
     reads, writes, tables = ("incidents", "events"), ("descriptions",), ("contexts",)
+    SoFar: ClassVar[Any] = SoFar
 
     def __init__(self, model: str, preset: str, models: Models, footage: Footage) -> None:
         self.model, self.preset, self.models, self.footage = model, preset, models, footage
         self._preset = Preset.named(preset)
         self._options, self._labels, self._contexts = Told("describe", Options), Told("labels", Labels), Contexts()
-        self._begun: OrderedDict[str, SoFar] = OrderedDict()
+        self._shown: OrderedDict[str, Sequence[Frame]] = OrderedDict()
 
-    async def handle(self, record: Incident | Event, look: Look) -> Description:
+    async def round(self, record: Incident | Event, so_far: SoFar | None, look: Look) -> Description | SoFar:
         if isinstance(record, Event) and (record.event is None or record.event.state != "close"):
             return Description.of(record, outcome="skipped", reason=NOT_CLOSED, preset=self.preset)
-        source = look.source(record)
+        source, known = look.source(record), so_far or SoFar()
         options = self._options.of(source)
-        at = _window(source, _middle_ms(record))
-        context = self._contexts.of(source, at, look, wait_s=options.context_wait_s)
-        frames = await self._frames(record, source, options)
+        context = self._contexts.of(source, _window(source, _middle_ms(record)), look, wait_s=options.context_wait_s)
+        if known.round == len(options.rounds):
+            self._shown.pop(record.id, None)
+            return self._description(record, known, context)
+        frames = await self._pictures(record, source, options)
         if not frames:
             raise Rejected(UNREACHABLE)
         case = self._case(record, frames, options, self._labels.of(source), told(context))
-        so_far = await self._asked(record.id, case, source, deadline_s=options.deadline_s)
-        return self._description(record, so_far, context)
-
-    async def _asked(self, of: str, case: Case, source: Source, *, deadline_s: float) -> SoFar:
-        """All rounds. One that fails for now is asked again, and not those before it."""
-        so_far = self._begun.pop(of, SoFar())
-        while call := next_call(case, so_far):
-            try:
-                answer = await self.models.ask(
-                    self.model, call, stream=source.stream, live=source.live, deadline_s=deadline_s
-                )
-            except Retryable:
-                self._begun[of] = so_far
-                if len(self._begun) > BEGUN:
-                    self._begun.popitem(last=False)
+        call = next_call(case, known)
+        assert call is not None, "there are rounds left"
+        try:
+            answer = await self.models.ask(
+                self.model, call, stream=source.stream, live=source.live, deadline_s=options.deadline_s
+            )
+        except Rejected:
+            if not known.again:
                 raise
-            except Rejected:
-                if not so_far.again:
-                    raise
-                so_far = left(so_far)  # it takes no such penalty, say; what it said before stands
-            else:
-                so_far = heard(case, so_far, answer)
-        return so_far
+            return left(known)  # it takes no such penalty, say; what it said before stands
+        return heard(case, known, answer)
+
+    async def _pictures(self, record: Incident | Event, source: Source, options: Options) -> Sequence[Frame]:
+        """The same for every round, and so fetched once where the rounds follow each other."""
+        if (frames := self._shown.pop(record.id, None)) is None:
+            frames = await self._frames(record, source, options)
+        self._shown[record.id] = frames
+        if len(self._shown) > SHOWN:
+            self._shown.popitem(last=False)
+        return frames
 
     def otherwise(self, record: Incident | Event, outcome: Outcome, reason: str) -> Record:
         return Description.of(record, outcome=outcome, reason=reason, preset=self.preset)
