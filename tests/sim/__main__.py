@@ -29,6 +29,8 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
+    if asked.first >= asked.last:
+        parser.error(f"no seed from {asked.first} to below {asked.last}")
     said = dict(pair.split("=", 1) for pair in asked.set)
     kinds: dict[str, type[Any]] = {f.name: type(getattr(Weather(), f.name)) for f in fields(Weather)}
     weather = Weather(**{k: kinds[k](float(v)) for k, v in said.items()})
