@@ -90,11 +90,18 @@ async def test_a_process_killed_goes_on_elsewhere_and_lands_the_same_windows(
     assert found == await straight(workers, source)
 
 
-@pytest.mark.parametrize(("blow", "told"), [(signal.SIGKILL, "decoder died"), (signal.SIGSTOP, "decoder silent")])
+@pytest.mark.parametrize(
+    ("blow", "told", "silence_s"), [(signal.SIGKILL, "decoder died", 60), (signal.SIGSTOP, "decoder silent", 8)]
+)
 async def test_a_decoder_that_crashes_or_hangs_costs_an_attempt_and_no_window(
-    blow: signal.Signals, told: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    blow: signal.Signals,
+    told: str,
+    silence_s: float,
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with Rig.on(tmp_path / "bus.db") as rig, Workers(2, silence_s=1) as workers:
+    async with Rig.on(tmp_path / "bus.db") as rig, Workers(2, silence_s=silence_s) as workers:
         reader = Reader()
         source = await rig.source(
             MATCH.make(folder), services=("decode", READER), readers={"windows": (READER,)}, task={"ahead": 4}
