@@ -20,14 +20,29 @@ class Said(Struct, frozen=True):
 
 
 def read(data: bytes, *, file: str) -> list[Said]:
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        rows = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=list[Said])
+        rows = msgspec.json.decode(data, type=list[Said])
     except msgspec.DecodeError as e:
-        raise Rejected(f"{file}: {e}") from e
+        raise Rejected(_where(data, file) or f"{file}: {e}") from e
     for number, row in enumerate(rows, start=1):
         if row.time < 0:
             raise Rejected(f"{file} row {number}: time {row.time} is before the beginning")
     return rows
+
+
+def _where(data: bytes, file: str) -> str | None:
+    """The first row that is wrong, and its column; None where it is the whole file."""
+    try:
+        rows = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return None
+    for number, row in enumerate(rows, start=1):
+        try:
+            msgspec.json.decode(row, type=Said)
+        except msgspec.DecodeError as e:
+            return f"{file} row {number}: {e}"
+    return None
 
 
 def write(rows: Iterable[Said]) -> bytes:

@@ -37,8 +37,9 @@ from streamproc.wire import Entry
 SCHEME = "import:"
 GO_ON = ("dedup", "ensemble")
 """Stages that imported results go through."""
+SHOWN = 5
+"""Options that differ and are told."""
 CHUNK = 500
-"""Entries that are published at once."""
 
 
 def is_import(uri: str) -> bool:
@@ -58,16 +59,19 @@ def voices(uri: str) -> dict[str, str]:
     return {model: digest for model, _, digest in pairs}
 
 
-async def bring(bus: Bus, progress: Progress, brought: Sequence[Brought]) -> Entered:
-    """All of it, as far as it is not there. Nothing is written where any of the streams cannot be what it would have to be."""
+async def bring(bus: Bus, progress: Progress, brought: Sequence[Brought], *, chunk: int = CHUNK) -> Entered:
+    """All of it, as far as it is not there. Nothing is written where any of the streams cannot be what it would have to be.
+
+    `chunk`: entries that are published at once.
+    """
     there = await streams.newest(bus)
     placed = [_placed(one, there.get(one.stream), progress) for one in brought]
     await streams.publish(bus, [p.source for p in placed if not p.known])
     said = await _said(bus, [p.source for p in placed])
     copies = await _copies(bus, progress, [p for p in placed if p.copied])
     entries = (entry for p in placed for entry in p.entries(bus.partitions, copies.get(p.source.stream, {}), said))
-    while chunk := list(islice(entries, CHUNK)):
-        await bus.publish(chunk)
+    while some := list(islice(entries, chunk)):
+        await bus.publish(some)
         await asyncio.sleep(0)  # a large file is many chunks, and services work meanwhile
     return Entered(tuple(p.source for p in placed), frozenset(p.source.stream for p in placed if p.known))
 
@@ -150,11 +154,14 @@ def _complete(source: Source, services: Iterable[str], progress: Progress) -> No
 
 
 def _same_task(there: Source, wanted: Source) -> None:
-    if others := streams.differs(there, wanted):
-        raise Misconfigured(
-            f"stream '{there.stream}' was imported with another {', '.join(others)}; results are only joined under one task. "
-            "--as names another stream"
-        )
+    others = streams.differs(there, wanted)
+    if not others:
+        return
+    another = f"the task '{there.task['name']}'" if "task.name" in others else f"another {', '.join(others[:SHOWN])}"
+    raise Misconfigured(
+        f"stream '{there.stream}' was imported with {another}; results are only joined under one task. --as names another "
+        "stream"
+    )
 
 
 def _source(one: Brought, spoken: Mapping[str, str], generation: int) -> Source:

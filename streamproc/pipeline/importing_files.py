@@ -94,6 +94,7 @@ def brought(
         Format.spotting: _spotting,
         Format.submission: _submission,
     }[format_]
+    check(stream, remedy="give another with --as")
     only, grid = _task(task, format_, [model]), _grid(task, format_)
     found = read(files, stream, model, only, grid, say)
     digest = hashlib.blake2b(digest_size=8)
@@ -101,7 +102,7 @@ def brought(
         digest.update(hashlib.blake2b(file.data).digest())
     made = []
     for name, said in found.items():
-        check(name)
+        check(name, remedy="streams are called after --as and the videos of the file")
         made.append(
             Brought(
                 stream=name,

@@ -67,7 +67,7 @@ def found(
     return streams
 
 
-def check(name: str) -> None:
+def check(name: str, *, remedy: str = "give another with --name, or rename the file") -> None:
     """Whether a stream of its own may be called so; replays and repeats have their `@` from elsewhere."""
     rules = {
         "is empty": not name,
@@ -79,7 +79,7 @@ def check(name: str) -> None:
     for problem, broken in rules.items():
         if broken:
             shown = name.encode(errors="backslashreplace").decode()
-            raise Misconfigured(f"stream name {shown!r} {problem}; give another with --name, or rename the file")
+            raise Misconfigured(f"stream name {shown!r} {problem}; {remedy}")
 
 
 def _one(argument: str, say: Callable[[str], None]) -> Iterator[Found]:
