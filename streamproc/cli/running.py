@@ -77,7 +77,7 @@ class Board:
         for service in self.services:
             mine = [s for s in self.sources if service in s.services]
             accounts = [self.progress.of(s, service) for s in mine]
-            done = sum(a.numbers.total for a in accounts)
+            done = sum(a.answered for a in accounts)
             totals = [
                 a.count + 1 if a.count is not None else self._expected(s, service)
                 for a, s in zip(accounts, mine, strict=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.pipeline.means import Means
-from streamproc.stage import Stage
+from streamproc.stage import Each, Stage
 from streamproc.stages.caption import Captioner
 from streamproc.stages.context import Contextualiser
 from streamproc.stages.decode import Decode
@@ -16,6 +16,7 @@ from streamproc.stages.describe.stage import Describe
 from streamproc.stages.detect import Detect
 from streamproc.stages.ensemble.stage import Ensemble
 from streamproc.stages.locate import Locate
+from streamproc.stages.replay import Replay
 from streamproc.task import Task
 
 DECODE = "decode"
@@ -41,7 +42,7 @@ class Part:
 
 
 PARTS: dict[str, Part] = {
-    DECODE: Part(Decode, lambda _plan, has: Decode(has.workers)),
+    DECODE: Part(Decode, lambda _plan, has: Replay(Decode(has.workers), has.archive)),
     "context": Part(Contextualiser, lambda plan, has: Contextualiser(plan.model or "", has.models)),
     "caption": Part(Captioner, lambda plan, has: Captioner(plan.model or "", has.models)),
     "detect": Part(Detect, lambda plan, has: Detect(plan.model or "", has.models)),
@@ -87,6 +88,17 @@ def readers(plans: Sequence[Plan]) -> dict[str, tuple[str, ...]]:
         for name in sorted(written)
         if (services := tuple(p.service for p in plans if name in PARTS[p.stage].kind.reads))
     }
+
+
+def rooted(service: str, services: Sequence[str]) -> tuple[str, ...]:
+    """Those of `services` whose numbers a service answers, where it keeps them: a describer those of incidents and of events."""
+    part = PARTS.get(service.partition(".")[0])
+    if part is None or not issubclass(part.kind, Each):
+        return ()
+    named = [(s, PARTS[stage].kind) for s in services if (stage := s.partition(".")[0]) in PARTS]
+    return tuple(
+        s for s, kind in named if not issubclass(kind, Each) and not set(kind.writes).isdisjoint(part.kind.reads)
+    )
 
 
 def plan_of(service: str) -> Plan:

@@ -11,6 +11,7 @@ from streamproc import wire
 from streamproc.bus.contract import Bus
 from streamproc.errors import Unparseable
 from streamproc.messages import Coverage, Source
+from streamproc.pipeline.parts import rooted
 from streamproc.ranges import Ranges
 from streamproc.topics import topic
 from streamproc.wire import Stored
@@ -19,24 +20,53 @@ KINDS = ("done", "failed", "skipped")
 
 
 class Account:
-    """One service and one stream: all its hours taken together."""
+    """One service and one stream: all its hours taken together, of every sequence whose numbers it answers.
 
-    def __init__(self) -> None:
-        self.count: int | None = None
-        self.numbers = Ranges()
-        self._hours: dict[int, Coverage] = {}
+    Mostly that is one. A describer of incidents and events answers two, and is not through before both are.
+    """
+
+    def __init__(self, owes: Iterable[str] = ()) -> None:
+        """`owes`: whose numbers it will answer, also those of which nothing has been heard."""
+        self.owes = frozenset(owes)
+        self._taken: dict[str, Ranges] = {}
+        self._counts: dict[str, int] = {}
+        self._hours: dict[tuple[int, str], Coverage] = {}
 
     def hear(self, hour: Coverage) -> None:
         """An hour is said whole each time, and what it has only grows."""
-        self._hours[hour.hour] = hour
+        self._hours[hour.hour, hour.root] = hour
+        taken = self._taken.setdefault(hour.root, Ranges())
         for first, until in hour.taken:
-            self.numbers.add(first, until)
+            taken.add(first, until)
         if hour.count is not None:
-            self.count = hour.count
+            self._counts[hour.root] = hour.count
+
+    @property
+    def numbers(self) -> Ranges:
+        """Those that have an outcome; of several sequences those that have one in any."""
+        found = Ranges()
+        for taken in self._taken.values():
+            found = found | taken
+        return found
+
+    @property
+    def answered(self) -> int:
+        """How many outcomes there are, ends included."""
+        return sum(taken.total for taken in self._taken.values())
+
+    @property
+    def count(self) -> int | None:
+        """How many numbers there are; None before every sequence has said so."""
+        roots = self.owes | self._taken.keys()
+        if not roots or not all(root in self._counts for root in roots):
+            return None
+        return sum(self._counts[root] + 1 for root in roots) - 1
 
     def complete(self, first: int = 0) -> bool:
         """Every number from the first that is owed, the end included, has its outcome."""
-        return self.count is not None and self.numbers.has(first, self.count + 1)
+        return self.count is not None and all(
+            self._taken[root].has(first, count + 1) for root, count in self._counts.items()
+        )
 
     def times(self, kind: str) -> Ranges:
         """`done`, `failed`, `skipped` or `missing`, in stream time."""
@@ -59,7 +89,9 @@ class Progress:
         self._moved = asyncio.Event()
 
     def of(self, source: Source, service: str) -> Account:
-        return self._accounts[source.stream, source.generation].get(service) or Account()
+        account = self._accounts[source.stream, source.generation].get(service) or Account()
+        account.owes = frozenset(rooted(service, source.services))
+        return account
 
     def services(self, source: Source) -> list[str]:
         """Those that have spoken."""
