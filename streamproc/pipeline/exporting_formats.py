@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -196,7 +197,7 @@ def table(streams: Iterable[Landed], model: str | None) -> bytes:
     for one in streams:
         found = [f for f in one.found() if f.seen_by(model)]
         out.writerows(_event(one, f, model) for f in found)
-        judged = [v for v in one.verdicts() if not v.root.startswith("dedup") and _on_incident(v)]
+        judged = [v for v in one.verdicts() if _on_incident(v)]
         out.writerows(_incident(one, v) for v in judged if model is None or model in _models(v))
     return lines.getvalue().encode()
 
@@ -240,7 +241,7 @@ def _incident(one: Landed, verdict: Verdict) -> dict[str, Any]:
 
 
 def _on_incident(verdict: Verdict) -> bool:
-    return any(input_.startswith("locate/") for input_ in verdict.inputs or ())
+    return any(re.match(r"locate[./]", input_) for input_ in verdict.inputs or ())
 
 
 def _models(verdict: Verdict) -> set[str]:
