@@ -180,6 +180,14 @@ class Grid(Struct, frozen=True, kw_only=True, omit_defaults=True):
     step: str
     first: Count
 
+    def __post_init__(self) -> None:
+        try:
+            sound = Fraction(self.step) > 0 and Fraction(self.origin) >= 0
+        except (ValueError, ZeroDivisionError):
+            sound = False
+        if not sound:
+            raise ValueError(f"a grid of origin '{self.origin}' and step '{self.step}' is none")
+
     def starts_ms(self, index: int) -> int:
         origin, step, parts = _lattice(self.origin, self.step)
         return (2 * 1000 * (origin + (index - self.first) * step) + parts) // (2 * parts)

@@ -1,4 +1,4 @@
-"""ENDPOINT as people type it, and what the settings say of it."""
+"""ENDPOINT and URI as people type them, and what the settings say of them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,18 @@ def with_stand_ins(told: Settings, served: Sequence[Served]) -> list[Served]:
                 found[name] = served_as(told, name)
                 waiting.append(found[name])
     return list(found.values())
+
+
+def no_secret_for_others(told: Settings, uri: str) -> None:
+    """A source's address is read by everybody who reads the topic: a password in it is named, and not told."""
+    from streamproc.settings import KafkaAt, parse_bus
+    from streamproc.video import address
+
+    if isinstance(parse_bus(told.bus), KafkaAt) and address.literal(uri):
+        raise Misconfigured(
+            f"'{address.redact(uri)}' has a password or key in it, and on Kafka everybody could read that. Write "
+            "${NAME} in its place: whoever opens the source fills it in, from the environment or a file that NAME_FILE names"
+        )
 
 
 def environ(told: Settings) -> Mapping[str, str]:

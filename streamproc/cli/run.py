@@ -80,10 +80,12 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Look at videos: decode them, ask models, and say what happened when. Started again, it goes on where it was."""
-    from streamproc.cli.endpoints import named
+    from streamproc.cli.endpoints import named, no_secret_for_others
     from streamproc.task import load
 
     told = settings(bus=bus)
+    for source in sources:
+        no_secret_for_others(told, source)
     if fps is not None and every is not None:
         raise Misconfigured("either --fps or --every says which frames are looked at")
     over = {"sampling.fps": fps, "sampling.every": every, "sampling.window_s": window, "sampling.step_s": step}

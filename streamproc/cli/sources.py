@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +13,8 @@ from streamproc.errors import Misconfigured, did_you_mean
 
 if TYPE_CHECKING:
     from streamproc.messages import Source
+    from streamproc.pipeline.streams import Wanted
+    from streamproc.task import Task
 
 app = typer.Typer(name="sources", help="Add, list and remove streams, while everything runs.", no_args_is_help=True)
 StreamArgument = Annotated[str, typer.Argument(metavar="STREAM", show_default=False)]
@@ -38,17 +42,28 @@ def add(
     lag: Annotated[
         str, typer.Option("--lag", metavar="POLICY", help="Of a feed: block, skip-older-than=S, sample=N.")
     ] = "block",
+    footage: Annotated[
+        str | None,
+        typer.Option(
+            "--footage", metavar="DIR", help="Of a feed: record it there, FOLDER?hours=48&bytes=2e10, to see it again."
+        ),
+    ] = None,
     bus: BusOption = None,
 ) -> None:
-    """Add a stream. A name that was removed begins another life, with numbers of its own."""
+    """Add a stream. A name that was removed begins another life, with numbers of its own.
+
+    A folder is watched: each video that has stopped growing there becomes a stream, STREAM/NAME, under the same task.
+    """
+    from streamproc.cli.endpoints import no_secret_for_others
     from streamproc.task import load
 
     told, wants = settings(bus=bus), load(task, options=set_ or (), models=model or ())
+    no_secret_for_others(told, uri)
 
     async def work() -> None:
         from streamproc.pipeline import job
 
-        wanted = await _wanted(stream, uri, wants, lag)
+        wanted = replace(await _wanted(stream, uri, wants, lag), footage=_kept(footage))
         async with deployed(told) as log:
             entered = await job.enter(log, [wanted], again=False)
         say(f"{stream} was there already, under the same task" if entered.known else f"{stream} added")
@@ -56,7 +71,32 @@ def add(
     run(work())
 
 
-async def _wanted(stream: str, uri: str, task: Any, lag: str) -> Any:
+def _kept(footage: str | None) -> str | None:
+    from streamproc.video.footage import Keep
+
+    if footage is not None:
+        Keep.parse(footage)
+    return footage
+
+
+def _folder(stream: str, uri: str, task: Task, lag: str) -> Wanted | None:
+    """A folder to be watched; None where it is something else."""
+    from streamproc.messages import Grid
+    from streamproc.pipeline.parts import DECODE
+    from streamproc.pipeline.streams import Wanted
+    from streamproc.video.recipe import grid_of
+    from streamproc.video.sources import check
+
+    folder = Path(uri.removeprefix("file://"))
+    if not folder.is_dir():
+        return None
+    check(stream)
+    every = task.sampling.every is not None  # each video has a rate of its own then, and so a grid
+    grid = Grid(root=DECODE, origin="0", step="1", first=0) if every else grid_of(task.sampling.model_dump())
+    return Wanted(name=stream, uri=str(folder.absolute()), live=False, grid=grid, task=task, lag=lag)
+
+
+async def _wanted(stream: str, uri: str, task: Task, lag: str) -> Wanted:
     """The stream, its file looked at where it has one."""
     from streamproc.pipeline.streams import Wanted
     from streamproc.video import address
@@ -66,9 +106,11 @@ async def _wanted(stream: str, uri: str, task: Any, lag: str) -> Any:
     from streamproc.video.sources import found
     from streamproc.video.workers import Workers
 
+    if watched := _folder(stream, uri, task, lag):
+        return watched
     there = found([uri], name=stream)
     if len(there) != 1:
-        raise Misconfigured(f"'{uri}' holds {len(there)} videos; a stream is one. `streamproc run FOLDER` takes all")
+        raise Misconfigured(f"'{uri}' stands for {len(there)} videos; a stream is one. `streamproc run` takes all")
     one, glanced = there[0], None
     if not one.live:
         async with Workers(1) as workers:

@@ -88,6 +88,7 @@ class Cover:
         if count is not None:
             self.count, self.end_ms, high = count, place.end_ms, low
             self._reach_the_end(low)
+            self._end_early(low)
         elif place.until == self.count:
             high = self.end_ms or place.end_ms  # the last one accounts for everything to its end
         hour = self._hour(low)
@@ -107,6 +108,14 @@ class Cover:
             if ranges.has(last_ms - 1, last_ms):
                 self._hour(last_ms).by_outcome[outcome].add(last_ms, self.end_ms)
                 return
+
+    def _end_early(self, last_ms: int) -> None:
+        """The last window came before `ended`, and its step reaches beyond the end of the stream."""
+        for number in range(self.end_ms // HOUR_MS, (last_ms - 1) // HOUR_MS + 1):
+            if self.end_ms and (hour := self.hours.get(number)):
+                for ranges in hour.by_outcome.values():
+                    ranges.remove(self.end_ms, last_ms)
+                self.touched.add(number)
 
     def _hour(self, ms: int) -> Hour:
         number = ms // HOUR_MS

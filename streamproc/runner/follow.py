@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamproc.errors import Fatal, NotYet, Retryable
+from streamproc.errors import Fatal, NotYet, Retryable, TooLarge
 from streamproc.messages import Record, Source
 from streamproc.runner.inputs import Input
 from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.pace import Paced
-from streamproc.runner.speech import parent_of
+from streamproc.runner.speech import bare, parent_of
 from streamproc.runner.state import NOTHING, Run, raw
 from streamproc.runner.tracing import Handling
 from streamproc.stage import Follow
-from streamproc.wire import topic_of
+from streamproc.wire import Entry, topic_of
 
 if TYPE_CHECKING:
     from streamproc.runner.runner import Runner
@@ -144,16 +144,25 @@ class FollowWay:
                 began_s = r.now()
         self._yielded(source, (), cursor, over=True)
 
+    def _said(self, record: Record) -> Entry:
+        sub = (f"{record.generation}.{record.revision}",) if isinstance(record, Source) else ()
+        return self.r.speech.say(
+            record, root=self.r.service, index=record.index, until=record.until, parent=None, sub=sub
+        )
+
     def _yielded(
         self, source: Source, records: Sequence[Record], cursor: Any, *, over: bool, began_s: float | None = None
     ) -> None:
         r = self.r
         entries = []
-        for record in records:
-            sub = (f"{record.generation}.{record.revision}",) if isinstance(record, Source) else ()
-            entries.append(
-                r.speech.say(record, root=r.service, index=record.index, until=record.until, parent=None, sub=sub)
-            )
+        records = list(records)
+        for i, record in enumerate(records):
+            try:
+                entries.append(self._said(record))
+            except TooLarge as e:  # one record of many: its number fails, and the run goes on
+                log.error("%s: %s: number %d fails: %s", r.service, source.stream, record.index, e)  # noqa: TRY400  # the cause says it all
+                records[i] = bare(self.stage.writes[0], record, outcome="failed", reason="too-large")
+                entries.append(self._said(records[i]))
         packed = raw(cursor)
         # Nothing above may be undone, nothing below may fail: from here on the step has happened.
         for entry, record in zip(entries, records, strict=True):

@@ -46,6 +46,15 @@ def test_the_last_window_accounts_for_everything_to_the_end_whichever_comes_firs
         assert record.missing == ()
 
 
+def test_a_last_window_that_is_shorter_than_its_step_accounts_for_no_more_than_there_is() -> None:
+    end = placed(2, count=2, end_ms=3500)
+    for order in ((placed(0), placed(1), end), (placed(0), end, placed(1)), (end, placed(0), placed(1))):
+        cover = covered(*((p, "done") for p in order))
+        record = cover.record("detect.a", 0)
+        assert record.done == ((0, 3500),)
+        assert (record.ended, record.missing) == (True, ())
+
+
 def test_the_tail_has_the_outcome_of_the_last_window() -> None:
     cover = covered((placed(0), "done"), (placed(1), "failed"), (placed(2, count=2, end_ms=5300), "done"))
     record = cover.record("detect.a", 0)

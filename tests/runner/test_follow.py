@@ -1,0 +1,39 @@
+"""Runs of a table's newest version: what they yield lands with the cursor behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from streamproc.messages import Frame, Record, Source, Window
+from streamproc.stage import Follow, Pace
+from streamproc.topics import topic
+from tests.runner.rig import Rig, told
+from tests.sim import toys
+
+LIMIT = topic("windows").max_bytes
+
+
+class Big(Follow):
+    """Three windows and an end; the one in the middle is larger than its topic allows."""
+
+    reads, writes = ("sources",), ("windows",)
+    Cursor = int
+
+    async def run(self, source: Source, cursor: int | None, look: Pace) -> AsyncIterator[tuple[Sequence[Record], Any]]:
+        made: list[Record] = [toys.window(source, i, i + 1, 3) for i in range(4)]
+        jpeg = bytes(LIMIT)
+        made[1] = Window.of(made[1], frames=(Frame(t_ms=0, jpeg=jpeg),))
+        yield made, 4
+
+
+@told
+async def test_a_window_that_is_too_large_fails_by_itself_and_its_stream_goes_on() -> None:
+    rig = Rig.of()
+    rig.source("m", "decode", count=3)
+    async with rig.running("decode", Big()):
+        await rig.until(lambda: len(rig.said("windows")) == 4)
+    said = rig.said("windows")
+    assert [said["m", i].outcome for i in range(4)] == ["done", "failed", "done", "done"]
+    assert said["m", 1].reason == "too-large"
+    assert said["m", 3].count == 3
