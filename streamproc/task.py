@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -114,6 +115,15 @@ def load(what: str, *, options: Sequence[str] = (), models: Sequence[str] = ()) 
         _set(told, option)
     _name_models(told, models)
     return _checked(told, what)
+
+
+def over(resolved: Mapping[str, Any], *, options: Sequence[str] = (), models: Sequence[str] = ()) -> Task:
+    """A task as a source carries it, with options and models over what it says."""
+    told = deepcopy(dict(resolved))
+    for option in options:
+        _set(told, option)
+    _name_models(told, models)
+    return _checked(told, str(told.get("name")))
 
 
 def _read(what: str) -> dict[str, Any]:

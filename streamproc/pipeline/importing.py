@@ -31,6 +31,7 @@ from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.streams import Wanted
 from streamproc.pipeline.tail import Tail
 from streamproc.runner.cover import Cover, sub_key
+from streamproc.stages.replay import Original, is_replay
 from streamproc.topics import topic
 from streamproc.wire import Entry
 
@@ -47,7 +48,10 @@ def is_import(uri: str) -> bool:
 
 
 def owed(source: Source) -> tuple[str, ...]:
-    """Services of a stream that somebody has to work in: all, but those that have spoken by an import."""
+    """Services of a stream that somebody has to work in: all, but those that have spoken by an import, or by a replay."""
+    if is_replay(source.uri):
+        said = Original.parse(source.uri).said
+        return tuple(s for s in source.services if s not in said)
     if not is_import(source.uri):
         return source.services
     return tuple(s for s in source.services if s.partition(".")[0] in GO_ON)

@@ -14,7 +14,8 @@ from streamproc.models.endpoint import endpoints
 from streamproc.models.observer import running
 from streamproc.models.pool import Pool, Record, model_of
 from streamproc.models.transport import AiohttpTransport
-from streamproc.video.footage import Footage
+from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.replay_footage import AnyFootage
 from streamproc.video.workers import Workers
 
 
@@ -29,7 +30,9 @@ class Means:
         transport: AiohttpTransport,
         environ: Mapping[str, str],
     ) -> None:
-        self.models, self.workers, self.footage = models, workers, Footage(workers)
+        self.models, self.workers, self.footage = models, workers, AnyFootage(workers)
+        self.archive: Archive
+        """There once a process knows its bus."""
         self._stack, self._transport, self._environ = stack, transport, environ
         self._observer = ""
 

@@ -11,6 +11,7 @@ from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.pipeline.means import Means
 from streamproc.pipeline.parts import PARTS, Plan
+from streamproc.pipeline.replay_archive import Archive
 from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.observe import lag
 from streamproc.runner.tracing import Tracing, traced
@@ -32,6 +33,7 @@ class Process:
     ) -> None:
         self._bus, self._has, self._tasks = bus, has, tasks
         self._bounds, self._backoff, self._claims, self._tracing = bounds, backoff, claims, tracing
+        has.archive = Archive(bus, claims=claims)
         self.services: dict[str, Service] = {}
         self.at_work: list[Service] = []
         """The same, for whoever watches them."""
