@@ -21,7 +21,7 @@ from streamproc.messages import Window, record_id
 from streamproc.runner.look import source_key
 from streamproc.topics import topic
 from tests import brokers
-from tests.chaos import weather
+from tests.chaos import pipeline, weather
 from tests.chaos.check import Findings, check
 from tests.chaos.endpoint import Endpoint
 from tests.chaos.stages import DETECT, SUM, open_bus
@@ -254,7 +254,14 @@ def main() -> int:
     parser.add_argument("--latency", type=float, default=0.02, help="of a call, seconds")
     parser.add_argument("--bounded", type=float, default=3600.0, help="give up after so many seconds")
     parser.add_argument("--json", action="store_true")
-    return asyncio.run(run(parser.parse_args()))
+    whole = parser.add_argument_group("--pipeline: every stage of the pipeline as processes of their own")
+    whole.add_argument("--pipeline", action="store_true")
+    whole.add_argument("--windows", type=int, default=5_000)
+    whole.add_argument("--length", type=int, default=pipeline.LENGTH, help="windows of a stream")
+    whole.add_argument("--together", action="store_true", help="several services a process, so that few are started")
+    whole.add_argument("--keep", action="store_true", help="leave the logs, settings and bus where they are")
+    asked = parser.parse_args()
+    return asyncio.run((pipeline.run if asked.pipeline else run)(asked))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ Named invariants: each is shown in `tests/sim` to catch a planted bug.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
+from typing import TypeVar
 
 from streamproc import wire
 from streamproc.bus.contract import Bus
@@ -33,6 +35,8 @@ from streamproc.wire import Stored
 from tests.chaos.endpoint import Call, Endpoint, Key
 from tests.chaos.stages import EVERY
 from tests.chaos.weather import Harm, Workers
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
@@ -83,7 +87,7 @@ async def check(bus: Bus, endpoint: Endpoint, streams: dict[str, int], workers: 
     landed = await _detections(bus, streams, found)
     await _sums(bus, streams, found)
     found.dead = len(await read_all(bus, "windows.dlq")) + len(await read_all(bus, "detections.dlq"))
-    _calls(endpoint, landed, workers, found)
+    asked(endpoint.calls, landed, workers.harms, workers.wakes, found)
     return found
 
 
@@ -127,9 +131,16 @@ async def _sums(bus: Bus, streams: dict[str, int], found: Findings) -> None:
 WAKING_S = 0.5
 
 
-def _calls(endpoint: Endpoint, landed: dict[Key, float], workers: Workers, found: Findings) -> None:
-    wakes = list(workers.wakes)
-    for key, calls in endpoint.calls.items():
+def asked(
+    asked_for: Mapping[K, Sequence[Call]],
+    landed: Mapping[K, float],
+    harms: Sequence[Harm],
+    woken: Sequence[tuple[int, float]],
+    found: Findings,
+) -> None:
+    """`asked_for`: key → calls in their order; `landed`: key → when its outcome did."""
+    wakes = list(woken)
+    for key, calls in asked_for.items():
         landed_at = landed.get(key, inf)
         found.repeated += len(calls) - 1
         for before, again in pairwise(calls):
@@ -140,10 +151,10 @@ def _calls(endpoint: Endpoint, landed: dict[Key, float], workers: Workers, found
                 else:
                     found.repeated_landed += 1
                     found.note(f"repeated though landed: {key}: asked at {again.began}, landed at {landed_at}")
-            elif not any(h.since <= again.began and _in_hand(h, before, landed_at) for h in workers.harms):
+            elif not any(h.since <= again.began and _in_hand(h, before, landed_at) for h in harms):
                 found.needless += 1
                 found.note(f"repeated without need: {key}: {before}, then {again}; landed at {landed_at}")
-        for harm in workers.harms:
+        for harm in harms:
             mine = [call for call in calls if _in_hand(harm, call, landed_at)]
             found.in_hand += bool(mine)
             found.in_flight += any(call.answered > harm.since for call in mine)

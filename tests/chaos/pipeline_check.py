@@ -1,0 +1,420 @@
+"""What the topics say of a pipeline, read from their beginning when everything is over, against what is true.
+
+lost, doubled     numbers of a sequence that have no outcome, or more than one: of every service and stream
+inexact           outcomes that do not say what is true: a picture's number, what was answered about it, an event's votes
+unaccounted       verdicts that do not stand on exactly the event they judge and the description of it, both there
+uncovered         coverage that is not what the outcomes say, or has a hole
+dead              dead letters that nobody should have, or that should be there and are not, or are there twice
+repeated and the rest of what was asked: as `check` says. What landed was never asked for again
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import msgspec
+import orjson
+
+from streamproc import wire
+from streamproc.bus.contract import Bus
+from streamproc.messages import (
+    Caption,
+    Context,
+    Coverage,
+    Description,
+    Detection,
+    Event,
+    Incident,
+    Record,
+    Source,
+    Verdict,
+    Window,
+    parse_id,
+    record_id,
+)  # fmt: skip
+from streamproc.topics import topic
+from streamproc.wire import Stored
+from tests.chaos import check as one_stage
+from tests.chaos.check import read_all
+from tests.chaos.endpoint import Call
+from tests.chaos.pipeline_heard import OWES
+from tests.chaos.pipeline_truth import (
+    CAPTION,
+    CONTEXT,
+    DESCRIBE,
+    DETECT,
+    LOCATE,
+    REFUSED,
+    STEP_MS,
+    TABLE_ROWS,
+    Asked,
+    Happened,
+    answer,
+    happened,
+    number_of,
+    thing,
+    understood,
+)  # fmt: skip
+from tests.chaos.pipeline_weather import DESCRIBE as DESCRIBER
+from tests.chaos.pipeline_weather import A, B, Services
+from tests.chaos.weather import Harm
+
+TOPICS = ("windows", "contexts", "captions", "detections", "incidents", "events", "descriptions", "verdicts")
+SEQUENCES = (
+    ("windows", "decode", "decode"),
+    ("contexts", "context.c", "context.c"),
+    ("captions", "caption.c", "decode"),
+    ("detections", A, "decode"),
+    ("detections", B, "decode"),
+    ("incidents", "locate.c", "locate.c"),
+    ("events", "dedup", "dedup"),
+    ("descriptions", DESCRIBER, "dedup"),
+    ("descriptions", DESCRIBER, "locate.c"),
+    ("verdicts", "ensemble", "ensemble"),
+)
+"""Topic, who speaks, whose numbers."""
+Place = tuple[str, str, str]
+"""Service, root, stream."""
+Key = tuple[str, str, str]
+"""Kind and model, stream, number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A record without its pictures, whose numbers are read off them."""
+
+    record: Any
+    pictures: tuple[int, ...]
+    landed_at: float
+
+
+@dataclass
+class Evidence:
+    """All that is looked at; plain, so that a test can spoil it."""
+
+    sources: dict[str, Source]
+    windows_of: dict[str, int]
+    """Stream → how many it must have; of one that was removed, as many as it says it has."""
+    said: dict[Place, list[Said]]
+    coverage: dict[Place, Coverage]
+    dead: list[tuple[str, str]]
+    """(service, id of what it could not do), of all topics."""
+    calls: dict[Key, list[Call]]
+    harms: Sequence[Harm] = ()
+    wakes: Sequence[tuple[int, float]] = ()
+
+    def windows(self) -> int:
+        return sum(self.windows_of.values())
+
+    def of(self, service: str, root: str, stream: str) -> list[Said]:
+        return self.said.get((service, root, stream), [])
+
+
+@dataclass
+class Findings(one_stage.Findings):
+    unaccounted: int = 0
+    uncovered: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return super().ok and not (self.unaccounted or self.uncovered)
+
+    def counts(self) -> dict[str, int]:
+        named = ("lost", "doubled", "inexact", "unaccounted", "uncovered", "dead", "repeated", "needless", "in_hand")
+        return {name: getattr(self, name) for name in (*named, "in_flight", "repeated_landed")}
+
+    def wrong(self, what: str, example: str) -> None:
+        setattr(self, what, getattr(self, what) + 1)
+        self.note(f"{what}: {example}")
+
+
+# reading ------------------------------------------------------------------------------------------------------------
+
+
+async def gathered(
+    bus: Bus, calls: bytes, sources: dict[str, Source], removed: set[str], length: int, services: Services
+) -> Evidence:
+    """Everything that was said, from the topics alone; and what the endpoint was asked."""
+    said: dict[Place, list[Said]] = defaultdict(list)
+    for name in TOPICS:
+        for stored in await read_all(bus, name):
+            if stored.value is not None:
+                one = _slim(name, stored)
+                said[one.record.service, one.record.root, one.record.stream].append(one)
+    coverage: dict[Place, Coverage] = {}
+    for stored in await read_all(bus, "coverage"):
+        if stored.value is not None:
+            record: Coverage = wire.decode(topic("coverage"), stored)
+            coverage[record.service, record.root, record.stream] = record  # streams are shorter than an hour
+    dead = [_letter(s) for name in ("sources", *TOPICS) for s in await read_all(bus, f"{name}.dlq")]
+    windows_of = {
+        stream: _ended(said.get(("decode", "decode", stream), []))
+        if stream in removed
+        else 1
+        if "/no-such" in s.uri
+        else length
+        for stream, s in sources.items()
+    }
+    return Evidence(sources, windows_of, dict(said), coverage, dead, _calls(calls), services.harms, services.wakes)
+
+
+def _slim(name: str, stored: Stored) -> Said:
+    record: Any = wire.decode(topic(name), stored)
+    pictures: tuple[int, ...] = ()
+    if isinstance(record, Window):
+        pictures = tuple(number_of(frame.jpeg) for frame in record.frames)
+        record = msgspec.structs.replace(record, frames=())
+    return Said(record, pictures, stored.time_ms / 1000)
+
+
+def _letter(stored: Stored) -> tuple[str, str]:
+    headers = dict(stored.headers)
+    return headers["service"].decode(), headers["ce_id"].decode()
+
+
+def _ended(windows: Sequence[Said]) -> int:
+    return max((s.record.count for s in windows if s.record.ended), default=0)
+
+
+def _calls(lines: bytes) -> dict[Key, list[Call]]:
+    calls: dict[Key, list[Call]] = defaultdict(list)
+    for line in lines.splitlines():
+        (kind, stream, number), worker, began, answered = orjson.loads(line)
+        calls[kind, stream, number].append(Call(worker, began, inf if answered is None else answered))
+    for of_one in calls.values():
+        of_one.sort(key=lambda call: call.began)
+    return dict(calls)
+
+
+# checking -----------------------------------------------------------------------------------------------------------
+
+
+def check(evidence: Evidence) -> Findings:
+    found = Findings()
+    landed: dict[Key, float] = {}
+    letters: Counter[tuple[str, str]] = Counter()
+    for stream, windows in evidence.windows_of.items():
+        one = _Stream(evidence, found, stream, windows)
+        one.sequences()
+        one.contents()
+        one.verdicts()
+        one.covered()
+        landed.update(one.landed())
+        letters.update(one.letters())
+    _dead(evidence, letters, found)
+    one_stage.asked(evidence.calls, landed, evidence.harms, evidence.wakes, found)
+    return found
+
+
+def _dead(evidence: Evidence, wanted: Counter[tuple[str, str]], found: Findings) -> None:
+    there = Counter(evidence.dead)
+    for letter in (wanted - there).elements():
+        found.wrong("dead", f"no dead letter of {letter}")
+    for letter in (there - wanted).elements():
+        found.wrong("dead", f"a dead letter too many: {letter}")
+
+
+class _Stream:
+    """One stream: what it must say, and what it says."""
+
+    def __init__(self, evidence: Evidence, found: Findings, stream: str, windows: int) -> None:
+        self.evidence, self.found, self.stream, self.windows = evidence, found, stream, windows
+        self.there = "/no-such" not in evidence.sources[stream].uri
+        self.happened = {h.label: h for h in happened(stream, windows)} if self.there else {}
+        events = sum(len({index for _, index in h.votes}) + 1 for h in self.happened.values())
+        tables = max(1, -(-windows // TABLE_ROWS))
+        by_root = {"decode": windows, "context.c": 1, "dedup": events, "locate.c": tables, "ensemble": events}
+        self.counts = by_root
+
+    def of(self, service: str, root: str) -> list[Said]:
+        return self.evidence.of(service, root, self.stream)
+
+    def outcomes(self, service: str, root: str) -> Iterator[Said]:
+        """Without gaps and the end."""
+        return (s for s in self.of(service, root) if not s.record.ended)
+
+    # every number once
+
+    def sequences(self) -> None:
+        for name, service, root in SEQUENCES:
+            taken: Counter[int] = Counter()
+            for one in self.of(service, root):
+                taken.update(range(one.record.index, one.record.until))
+            where = f"{name} of {service}, {root} of {self.stream}"
+            for number in range(self.counts[root] + 1):
+                if not taken[number]:
+                    self.found.wrong("lost", f"{where}: {number}")
+            for number, times in taken.items():
+                if times > 1:
+                    self.found.wrong("doubled", f"{where}: {number}, {times} times")
+                if number > self.counts[root]:
+                    self.found.wrong("inexact", f"{where}: {number} is behind the end, {self.counts[root]}")
+
+    # each says what is true
+
+    def contents(self) -> None:
+        places = [(service, root) for _, service, root in SEQUENCES]
+        for service, root in places:
+            for one in self.outcomes(service, root):
+                if not self._true(one):
+                    self.found.wrong("inexact", f"{one.record}, pictures {one.pictures}")
+        self._lives()
+
+    def _true(self, one: Said) -> bool:
+        record = one.record
+        if not self.there:
+            return bool(record.outcome != "done")
+        match record:
+            case Window():
+                shown = tuple(range(record.index, min(record.index + 2, self.windows)))
+                return record.outcome == "done" and one.pictures[:1] == shown[:1] and set(one.pictures) >= set(shown)
+            case Context():
+                return self._answered(record, CONTEXT, "0") and record.fields in (None, {"scene": self.stream})
+            case Caption():
+                asked = Asked(CAPTION, self.stream, f"{record.index}")
+                return self._answered(record, CAPTION, asked.number) and record.text in (None, answer(asked))
+            case Detection():
+                label = thing(record.index)
+                seen = None if record.events is None else [s.label for s in record.events]
+                wanted = [label] if label else []
+                right = self._answered(record, DETECT, f"{record.index}")
+                return right and seen == (wanted if record.outcome == "done" else None)
+            case Incident():
+                return self._answered(record, LOCATE, _table(self, record.index))
+            case Description():
+                return self._described(record)
+        return True  # events and verdicts are looked at together
+
+    def _answered(self, record: Record, kind: str, number: str) -> bool:
+        return (record.outcome == "done") == understood(Asked(kind, self.stream, number))
+
+    def _described(self, record: Description) -> bool:
+        asked = self.asked_of(record)
+        if asked is None:
+            return record.outcome != "done"
+        if asked.manner == REFUSED:
+            return record.outcome == "failed"
+        return record.fields == {"text": f"{self.stream} tells of {asked.number}"}
+
+    def asked_of(self, record: Description) -> Asked | None:
+        """What was asked to make a description; None where nothing was."""
+        of = next((s.record for s in self.outcomes(record.root, record.root) if s.record.index == record.index), None)
+        if isinstance(of, Event) and of.event is not None and of.event.state == "close":
+            return Asked(DESCRIBE, self.stream, f"'{of.event.label}' at {of.event.time_ms / 1000:g} s")
+        if isinstance(of, Incident) and of.outcome == "done" and of.time_ms is not None:
+            return Asked(DESCRIBE, self.stream, f"{of.time_ms / 1000:g} s")
+        return None
+
+    def _lives(self) -> None:
+        """Every event that happened, once, with all its votes; opened, updated and closed in order."""
+        lives: dict[str, list[Any]] = defaultdict(list)
+        for one in sorted(self.outcomes("dedup", "dedup"), key=lambda s: s.record.index):
+            if one.record.event is not None:
+                lives[one.record.event.id].append(one.record.event)
+        last = {life[-1].label: life for life in lives.values()}
+        if len(last) != len(lives) or set(last) != set(self.happened):
+            self.found.wrong("inexact", f"events of {self.stream}: {sorted(last)}, not {sorted(self.happened)}")
+            return
+        for label, life in last.items():
+            if not _lived(life, self.happened[label]):
+                self.found.wrong("inexact", f"{life}, not {self.happened[label]}")
+
+    # verdicts
+
+    def verdicts(self) -> None:
+        events = {s.record.index: s.record for s in self.outcomes("dedup", "dedup")}
+        descriptions = {s.record.index: s.record for s in self.outcomes(DESCRIBER, "dedup")}
+        for one in self.outcomes("ensemble", "ensemble"):
+            verdict: Verdict = one.record
+            event, description = events.get(verdict.index), descriptions.get(verdict.index)
+            if event is None or event.event is None or event.event.state != "close":
+                if verdict.outcome != "skipped" or verdict.inputs:
+                    self.found.wrong("unaccounted", f"{verdict}, though the event is not closed: {event}")
+                continue
+            told = [description.id] if description is not None and description.outcome == "done" else []
+            if verdict.outcome != "done" or list(verdict.inputs or ()) != [event.id, *told]:
+                self.found.wrong("unaccounted", f"{verdict.id} stands on {verdict.inputs}, not {event.id} and {told}")
+
+    # coverage
+
+    def covered(self) -> None:
+        for service, roots in OWES.items():
+            for root in roots:
+                record = self.evidence.coverage.get((service, root, self.stream))
+                count = self.counts[root]
+                if record is None or record.count != count or list(record.taken) != [(0, count + 1)] or record.missing:
+                    self.found.wrong("uncovered", f"{service}, {root} of {self.stream}: {record}; it has {count}")
+                elif (wanted := self._times(service, root)) and wanted != {k: getattr(record, k) for k in wanted}:
+                    self.found.wrong("uncovered", f"{record} of {wanted}")
+
+    def _times(self, service: str, root: str) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Of those who answer windows: what each outcome stands for, taken together."""
+        if service not in ("decode", "caption.c", A, B) or not self.there:
+            return {}
+        outcome = {s.record.index: s.record.outcome for s in self.outcomes(service, root)}
+        times: dict[str, list[tuple[int, int]]] = {"done": [], "failed": [], "skipped": []}
+        for index in range(self.windows):
+            pairs = times[outcome.get(index, "skipped")]
+            begin, end = index * STEP_MS, (index + 1) * STEP_MS
+            if pairs and pairs[-1][1] == begin:
+                begin = pairs.pop()[0]
+            pairs.append((begin, end))
+        return {kind: tuple(pairs) for kind, pairs in times.items()}
+
+    # what was asked, and what nobody would answer
+
+    def landed(self) -> Iterator[tuple[Key, float]]:
+        for service, kind in (("caption.c", CAPTION), (A, DETECT), (B, DETECT)):
+            for one in self.outcomes(service, "decode"):
+                yield (f"{kind}.{service[-1]}", self.stream, f"{one.record.index}"), one.landed_at
+        for one in self.outcomes("context.c", "context.c"):
+            yield (f"{CONTEXT}.c", self.stream, "0"), one.landed_at
+        for one in self.outcomes("locate.c", "locate.c"):
+            yield (f"{LOCATE}.c", self.stream, _table(self, one.record.index)), one.landed_at
+        for root in OWES[DESCRIBER]:
+            for one in self.outcomes(DESCRIBER, root):
+                if asked := self.asked_of(one.record):
+                    yield (f"{DESCRIBE}.c", self.stream, asked.number), one.landed_at
+
+    def letters(self) -> Iterator[tuple[str, str]]:
+        """Dead letters that there must be: of what was refused, and of a film that is not there."""
+        if not self.there:
+            yield "decode", self.evidence.sources[self.stream].id
+            return
+        for service, kind in (("caption.c", CAPTION), (A, DETECT), (B, DETECT)):
+            for index in range(self.windows):
+                if Asked(kind, self.stream, f"{index}").manner == REFUSED:
+                    yield service, record_id("decode", "decode", self.stream, 0, index)
+        for root in OWES[DESCRIBER]:
+            for one in self.outcomes(DESCRIBER, root):
+                if (asked := self.asked_of(one.record)) and asked.manner == REFUSED:
+                    yield DESCRIBER, record_id(root, root, self.stream, 0, one.record.index)
+        # A fold's letter is the record that ended the row: of the context the first window whose time was up.
+        if Asked(CONTEXT, self.stream, "0").manner == REFUSED:
+            yield from (d for d in self.evidence.dead if self._is_of("context.c", d))
+        yield from (d for d in self.evidence.dead if self._is_of("locate.c", d))
+
+    def _is_of(self, service: str, letter: tuple[str, str]) -> bool:
+        there = parse_id(letter[1])
+        return letter[0] == service and there is not None and there[0].stream == self.stream
+
+
+def _table(of: _Stream, number: int) -> str:
+    """First and last line of a table of `locate`: captions that there are."""
+    rows = range(number * TABLE_ROWS, min((number + 1) * TABLE_ROWS, of.windows))
+    lines = [i + 1 for i in rows if understood(Asked(CAPTION, of.stream, f"{i}"))]
+    return f"{lines[0]} {lines[-1]}" if lines else ""
+
+
+def _lived(life: Sequence[Any], truth: Happened) -> bool:
+    last = life[-1]
+    return (
+        [step.revision for step in life] == list(range(len(life)))
+        and [step.state for step in life] == ["open", *["update"] * (len(life) - 2), "close"]
+        and {(vote.model, vote.index) for vote in last.votes} == set(truth.votes)
+        and last.start_ms == truth.start_ms
+    )
