@@ -99,10 +99,15 @@ def label_of(text: str) -> str | None:
 # streams and times --------------------------------------------------------------------------------------------------
 
 _STREAM = re.compile(r"(.+)/([12])_[^/]+", re.DOTALL)
+_WHOLE = re.compile(r"-?\d{1,15}\.0*")  # as pandas writes a column that once had a hole
 _GAME_TIME = re.compile(r"\s*(\d+)\s*-\s*(\d+):(\d\d)\s*")
 
 AS_LONG_AS_A_VECTOR_MS: Final = 120 * 60 * 1000
 """The official evaluation moves what is later than two hours to their end."""
+ROUNDED_MS: Final = 1000
+"""gameTime and position may be so far apart: some round gameTime down, some to the nearest."""
+_LATEST_MS: Final = 1 << 53
+"""Beyond this no number is a time."""
 
 
 def half_of(stream: str) -> tuple[str, Literal[1, 2]] | None:
@@ -156,8 +161,8 @@ class _Row(Struct, gc=False):
     confidence: float | str | None = None
     visibility: str | None = None
     team: str | None = None
-    start_ms: int | None = None
-    end_ms: int | None = None
+    start_ms: int | float | str | None = None
+    end_ms: int | float | str | None = None
 
 
 class _Labels(Struct):
@@ -297,9 +302,9 @@ def _position(row: _Row, place: _Place, *, said_ms: int | None) -> int:
     position = _whole(row.position, place, "position")
     if position < 0:
         raise Rejected(f"{place}: position {position} is before the half begins")
-    if (
-        said_ms is not None and abs(position - said_ms) > 1000
-    ):  # a second: some round gameTime down, some to the nearest
+    if position > _LATEST_MS:
+        raise Rejected(f"{place}: position {position} is no time")
+    if said_ms is not None and abs(position - said_ms) > ROUNDED_MS:
         place.odd("gameTime and position disagree, position is believed", f"{row.game_time}, {position} ms")
     if position >= AS_LONG_AS_A_VECTOR_MS:
         place.odd("later than two hours, scored as at their end, as officially", f"{position} ms")
@@ -312,6 +317,8 @@ def _whole(value: float | str | None, place: _Place, name: str) -> int:
     try:
         return int(value)
     except (ValueError, OverflowError) as e:
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            return int(float(value))
         raise Rejected(f"{place}: {name} '{value}' is not a whole number") from e
 
 
@@ -333,6 +340,7 @@ def _confidence(row: _Row, place: _Place) -> float:
 
 
 def _stretched(spot: Spot, row: _Row, place: _Place) -> Spot:
-    if row.start_ms is None or row.end_ms is None or not 0 <= row.start_ms <= row.end_ms:
-        raise Rejected(f"{place}: a stretch from {row.start_ms} to {row.end_ms} ms")
-    return msgspec.structs.replace(spot, start_ms=row.start_ms, end_ms=row.end_ms)
+    start_ms, end_ms = _whole(row.start_ms, place, "start_ms"), _whole(row.end_ms, place, "end_ms")
+    if not 0 <= start_ms <= end_ms <= _LATEST_MS:
+        raise Rejected(f"{place}: a stretch from {start_ms} to {end_ms} ms")
+    return msgspec.structs.replace(spot, start_ms=start_ms, end_ms=end_ms)

@@ -5,6 +5,7 @@ Beside the official number, in whole seconds to either side and at one threshold
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,19 +144,23 @@ class Overlaps:
 def overlaps(truth: Stretches, predicted: Stretches) -> Overlaps:
     """`part` is whatever must agree: stream and label as one number."""
     pairs = []
-    begin = 0
     order = np.lexsort((predicted.start_ms, predicted.part))
-    for row in np.lexsort((truth.start_ms, truth.part)).tolist():
-        part, a, b = truth.part[row], truth.start_ms[row], truth.end_ms[row]
-        while begin < len(order) and predicted.part[order[begin]] < part:
-            begin += 1
-        for other in order[begin:].tolist():
-            c, d = predicted.start_ms[other], predicted.end_ms[other]
-            if predicted.part[other] != part or c >= b:
-                break
+    parts, starts, ends = predicted.part[order], predicted.start_ms[order], predicted.end_ms[order]
+    bounds = {part: (lo, hi) for part, lo, hi in _runs(parts)}
+    latest = ends.copy()  # of all spans so far in the part: it only rises, so the first that can reach is found at once
+    for lo, hi in bounds.values():
+        latest[lo:hi] = np.maximum.accumulate(ends[lo:hi])
+    for row, (part, a, b) in enumerate(
+        zip(truth.part.tolist(), truth.start_ms.tolist(), truth.end_ms.tolist(), strict=True)
+    ):
+        lo, hi = bounds.get(part, (0, 0))
+        first = lo + int(np.searchsorted(latest[lo:hi], a, side="right"))
+        last = lo + int(np.searchsorted(starts[lo:hi], b, side="left"))
+        for at in range(first, last):
+            c, d = int(starts[at]), int(ends[at])
             if d > a:
                 shared = min(b, d) - max(a, c)
-                pairs.append((-shared / (max(b, d) - min(a, c)), row, other))
+                pairs.append((-shared / (max(b, d) - min(a, c)), row, int(order[at])))
     iou, seen_t, seen_p = [], set(), set()
     for negative, t, p in sorted(pairs):
         if t not in seen_t and p not in seen_p:
@@ -163,3 +168,10 @@ def overlaps(truth: Stretches, predicted: Stretches) -> Overlaps:
             seen_p.add(p)
             iou.append(-negative)
     return Overlaps(iou=np.asarray(iou, np.float64), truth=len(truth.part), predicted=len(predicted.part))
+
+
+def _runs(parts: Ints) -> Iterator[tuple[int, int, int]]:
+    """(part, first, end) of each stretch of equals in what is sorted."""
+    begins = np.flatnonzero(np.diff(parts, prepend=-1))
+    ends = np.append(begins, len(parts))[1:]
+    return zip(parts[begins].tolist(), begins.tolist(), ends.tolist(), strict=True)

@@ -17,7 +17,6 @@ from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.games import Games
-    from streamproc.formats.soccernet import Spot
     from streamproc.score.calibration import Reliability
 
 
@@ -120,28 +119,26 @@ def measured(games: Games, within_ms: int) -> Reliability:
 
 def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
     """All runs' predictions brought together; a prediction's confidence is how many of the runs saw it."""
-    import msgspec
+    from dataclasses import replace
+
     import numpy as np
 
     from streamproc.cli.scoring import games as folders
     from streamproc.score import agreement
     from streamproc.score import calibration as worth
+    from streamproc.score.spots import Predictions
 
-    said = [games.said, *(folders.again(games, folder).said for folder in runs[1:])]
-    rows = [(run, part, spot) for run, spots in enumerate(said) for part, spot in folders.rows(spots)]
+    said = [games.predictions, *(folders.again(games, folder).predictions for folder in runs[1:])]
     seen = agreement.Sightings(
-        run=np.array([run for run, _, _ in rows], np.int64),
-        part=np.array([part for _, part, _ in rows], np.int64),
-        label=np.array([folders.NUMBER[spot.label] for _, _, spot in rows], np.int64),
-        time_ms=np.array([spot.time_ms for _, _, spot in rows], np.int64),
+        run=np.repeat(np.arange(len(said)), [len(of) for of in said]),
+        part=np.concatenate([of.part for of in said]),
+        label=np.concatenate([of.label for of in said]),
+        time_ms=np.concatenate([of.time_ms for of in said]),
     )
-    groups = agreement.group(seen, runs=len(runs), within_ms=within_ms)
-    sure = worth.from_agreement(groups.count, np.full(len(groups.part), len(runs)))
-    spots: list[list[Spot]] = [[] for _ in games.names]
-    for members, confidence in zip(groups.rows.tolist(), sure.tolist(), strict=True):
-        _, part, first = rows[min((m for m in members if m >= 0), key=lambda m: rows[m][2].time_ms)]
-        spots[part // 2].append(msgspec.structs.replace(first, confidence=confidence))
-    return folders.with_said(games, spots)
+    groups = agreement.group(seen, runs=len(said), within_ms=within_ms)
+    sure = worth.from_agreement(groups.count, np.full(len(groups.part), len(said)))
+    together = Predictions(part=groups.part, label=groups.label, time_ms=groups.time_ms, confidence=sure)
+    return replace(games, predictions=together)
 
 
 def _table(of: Reliability) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 
 from streamproc.errors import Misconfigured, Rejected, did_you_mean
-from streamproc.formats import coverage, soccernet
+from streamproc.formats import coverage, soccernet, soccernet_columns
 from streamproc.formats.problems import Problems
 from streamproc.formats.soccernet import LABELS, Spot
+from streamproc.formats.soccernet_columns import NONE, NUMBER, Columns
 from streamproc.score.spots import Ints, Predictions, Stretches, Truth
 
-NUMBER = {name: number for number, name in enumerate(LABELS)}
 Place = Path | zipfile.Path
 
 
@@ -28,9 +28,11 @@ class Games:
     names: list[str]
     truth: Truth
     predictions: Predictions
-    true: list[list[Spot]]
-    said: list[list[Spot]]
-    """What the columns were made of, by game: their rows are these in order."""
+    true_spans: Stretches
+    """Of rows that have a stretch. Their part is part × classes + label: a span answers one of its half and label only."""
+    said_spans: Stretches
+    every: Sequence[str] = ()
+    """All games that have labels, also those that are not looked at here."""
     problems: Problems = field(default_factory=Problems)
 
     def moment(self, part: int, time_ms: int) -> str:
@@ -38,11 +40,30 @@ class Games:
 
     def some(self, numbers: Sequence[int]) -> Games:
         """Only these games, numbered anew."""
-        return _games(
-            [self.names[g] for g in numbers],
-            [self.true[g] for g in numbers],
-            [self.said[g] for g in numbers],
-            self.problems,
+        place = np.full(len(self.names), NONE, np.int64)
+        place[list(numbers)] = np.arange(len(numbers))
+
+        def moved(part: Ints, *, parts: int) -> tuple[Ints, Ints]:
+            """Rows that stay, by game, and their new parts; a game has so many."""
+            at = place[part // parts]
+            kept = np.flatnonzero(at != NONE)
+            kept = kept[np.argsort(at[kept], kind="stable")]
+            return kept, at[kept] * parts + part[kept] % parts
+
+        def spans(of: Stretches) -> Stretches:
+            kept, part = moved(of.part, parts=2 * len(LABELS))
+            return Stretches(part=part, start_ms=of.start_ms[kept], end_ms=of.end_ms[kept])
+
+        true, true_part = moved(self.truth.part, parts=2)
+        said, said_part = moved(self.predictions.part, parts=2)
+        return Games(
+            names=[self.names[g] for g in numbers],
+            truth=replace(self.truth.where(true), part=true_part),
+            predictions=replace(self.predictions.where(said), part=said_part),
+            true_spans=spans(self.true_spans),
+            said_spans=spans(self.said_spans),
+            every=self.every,
+            problems=self.problems,
         )
 
 
@@ -56,7 +77,16 @@ def read(labels: Path, predictions: Path, *, wanted: str | None = None) -> Games
     problems = Problems()
     names, true = labelled(labels, wanted=wanted, problems=problems)
     every = sorted(_files(labels, soccernet.LABELS_FILE))
-    return _games(names, true, said(predictions, names, every=every, problems=problems), problems)
+    predicted, spans = said(predictions, names, every=every, problems=problems)
+    return Games(
+        names=names,
+        truth=truth(true),
+        predictions=predicted,
+        true_spans=_true_spans(true),
+        said_spans=spans,
+        every=every,
+        problems=problems,
+    )
 
 
 def labelled(labels: Path, *, wanted: str | None = None, problems: Problems) -> tuple[list[str], list[list[Spot]]]:
@@ -75,52 +105,59 @@ def labelled(labels: Path, *, wanted: str | None = None, problems: Problems) -> 
 
 
 def truth(by_game: Sequence[Sequence[Spot]]) -> Truth:
-    part, label, time_ms = _places(by_game)
-    shown = np.fromiter((s.shown for _, s in rows(by_game)), np.bool_, len(part))
-    return Truth(part=part, label=label, time_ms=time_ms, shown=shown)
+    return Truth.of((part, NUMBER[s.label], s.time_ms, s.shown) for part, s in rows(by_game))
 
 
-def predictions_of(by_game: Sequence[Sequence[Spot]]) -> Predictions:
-    part, label, time_ms = _places(by_game)
-    confidence = np.fromiter((s.confidence for _, s in rows(by_game)), np.float64, len(part))
-    return Predictions(part=part, label=label, time_ms=time_ms, confidence=confidence)
+def _true_spans(by_game: Sequence[Sequence[Spot]]) -> Stretches:
+    return Stretches.of(
+        (part * len(LABELS) + NUMBER[s.label], s.start_ms, s.end_ms)
+        for part, s in rows(by_game)
+        if s.start_ms is not None and s.end_ms is not None
+    )
 
 
-def _places(by_game: Sequence[Sequence[Spot]]) -> tuple[Ints, Ints, Ints]:
-    count = sum(map(len, by_game))
-    part = np.fromiter((p for p, _ in rows(by_game)), np.int64, count)
-    label = np.fromiter((NUMBER[s.label] for _, s in rows(by_game)), np.int64, count)
-    return part, label, np.fromiter((s.time_ms for _, s in rows(by_game)), np.int64, count)
-
-
-def said(folder: Path, names: Sequence[str], *, every: Sequence[str], problems: Problems) -> list[list[Spot]]:
-    """What was predicted for each of these games. Files for games that nobody labelled are counted."""
+def said(
+    folder: Path, names: Sequence[str], *, every: Iterable[str], problems: Problems
+) -> tuple[Predictions, Stretches]:
+    """What was predicted for each of these games, and the spans of it. Files for games that nobody labelled are counted."""
     files = _files(folder, soccernet.PREDICTIONS_FILE)
     for name in sorted(files.keys() - set(every)):
         problems.add("predictions for a game without labels, left out", str(files[name]))
-    found: list[list[Spot]] = []
-    for name in names:
+    found: list[tuple[int, Columns]] = []
+    for g, name in enumerate(names):
         if name not in files:
             problems.add("game without predictions, scored as if nothing had been found", f"{folder}: {name}")
-            found.append([])
             continue
-        found.append(soccernet.read_predictions(files[name].read_bytes(), file=str(files[name]), problems=problems))
-    if not files.keys() & set(names):
+        data = files[name].read_bytes()
+        found.append((g, soccernet_columns.read_predictions(data, file=str(files[name]), problems=problems)))
+        if not len(found[-1][1]):
+            problems.add("file without a single prediction", str(files[name]))
+    if not found:
         raise Misconfigured(
             f"{folder}: no {soccernet.PREDICTIONS_FILE} for any of the {len(names)} games; first looked for {names[0]}/"
         )
-    return found
+    return _together(found)
+
+
+def _together(found: Sequence[tuple[int, Columns]]) -> tuple[Predictions, Stretches]:
+    part = np.concatenate([2 * g + of.half - 1 for g, of in found])
+    label, time_ms = (np.concatenate([getattr(of, name) for _, of in found]) for name in ("label", "time_ms"))
+    confidence = np.concatenate([of.confidence for _, of in found])
+    start_ms, end_ms = (np.concatenate([getattr(of, name) for _, of in found]) for name in ("start_ms", "end_ms"))
+    have = np.flatnonzero(start_ms != NONE)
+    spans = part[have] * len(LABELS) + label[have]
+    have, spans = (c[np.lexsort((start_ms[have], spans))] for c in (have, spans))
+    return (
+        Predictions(part=part, label=label, time_ms=time_ms, confidence=confidence),
+        Stretches(part=spans, start_ms=start_ms[have], end_ms=end_ms[have]),
+    )
 
 
 def again(games: Games, folder: Path) -> Games:
     """The same games and labels with another run's predictions."""
     problems = Problems()
-    return _games(games.names, games.true, said(folder, games.names, every=games.names, problems=problems), problems)
-
-
-def with_said(games: Games, said: list[list[Spot]]) -> Games:
-    """The same games and labels with other predictions."""
-    return _games(games.names, games.true, said, games.problems)
+    predicted, spans = said(folder, games.names, every=games.every, problems=problems)
+    return replace(games, predictions=predicted, said_spans=spans, problems=problems)
 
 
 def chosen(names: Sequence[str], wanted: str) -> list[str]:
@@ -222,12 +259,6 @@ def _zipped(file: Path, name: str) -> Iterator[tuple[str, Place]]:
         game, _, last = inside.rpartition("/")
         if last == name:
             yield game, zipfile.Path(archive, inside)
-
-
-def _games(names: list[str], true: list[list[Spot]], said: list[list[Spot]], problems: Problems) -> Games:
-    return Games(
-        names=names, truth=truth(true), predictions=predictions_of(said), true=true, said=said, problems=problems
-    )
 
 
 def length_ms(games: Games, looked: Looked | None) -> int:

@@ -172,19 +172,9 @@ def _ends(values: Floats, at: float) -> list[float]:
 
 def _spans(games: Games) -> dict[str, float] | None:
     """Temporal IoU, where both sides have rows with a stretch."""
-    from streamproc.cli.scoring.games import NUMBER, rows
-    from streamproc.formats.soccernet import LABELS
     from streamproc.score import detection
-    from streamproc.score.spots import Stretches
 
-    true, said = (
-        Stretches.of(
-            (p * len(LABELS) + NUMBER[s.label], s.start_ms, s.end_ms)
-            for p, s in rows(spots)
-            if s.start_ms is not None and s.end_ms is not None
-        )
-        for spots in (games.true, games.said)
-    )
+    true, said = games.true_spans, games.said_spans
     if not len(true.part) or not len(said.part):
         return None
     found = detection.overlaps(true, said)
