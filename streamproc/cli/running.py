@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from streamproc.cli.frame import line
@@ -203,7 +204,6 @@ def clock(ms: float) -> str:
 
 def shown(name: str, record: Any, *, live: bool) -> str | None:
     """A result as a line; None for what people need not see: the steps in between of a file's events, and gaps."""
-    when = record.utc or clock(record.start_ms)
     if name == "events" and record.event is not None:
         event = record.event
         if not live and event.state != "close":
@@ -212,12 +212,24 @@ def shown(name: str, record: Any, *, live: bool) -> str | None:
         sure = f"  {event.confidence:.2f}" if event.confidence is not None else ""
         state = f"  {event.state}" if live else ""
         details = f"  {event.details}" if event.details else ""
-        span = f"{clock(event.start_ms)}–{clock(event.end_ms)}"
+        span = f"{when(record, event.start_ms)}–{when(record, event.end_ms)}"
         return f"{record.stream}  {span}  {event.label}{team}{sure}{state}{details}"
     if record.outcome != "done" or record.ended:
         return None
+    at = when(record, record.start_ms)
     if name == "captions" and (record.text or record.fields):
-        return f"{record.stream}  {when}  {record.text or record.fields}"
+        return f"{record.stream}  {at}  {record.text or record.fields}"
+    if name == "detections" and record.events:
+        return f"{record.stream}  {at}  {', '.join(e.label for e in record.events)}"
     if name == "verdicts" and (record.label or record.fields):
-        return f"{record.stream}  {clock(record.time_ms if record.time_ms is not None else record.start_ms)}  verdict  {record.label or record.fields}"
+        said_ms = record.start_ms if record.time_ms is None else record.time_ms
+        return f"{record.stream}  {when(record, said_ms)}  verdict  {record.label or record.fields}"
     return None
+
+
+def when(record: Any, ms: int) -> str:
+    """A moment of a record's stream: by the clock on this machine's wall where it is a feed, else from its beginning."""
+    if record.utc is None:
+        return clock(ms)
+    moment = datetime.fromisoformat(record.utc) + timedelta(milliseconds=ms - record.start_ms)
+    return f"{moment.astimezone():%H:%M:%S}"
