@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from streamproc.messages import Life, Vote
@@ -93,6 +94,24 @@ def test_a_calibration_file_means_here_what_it_meant_where_it_was_fitted(
         assert here == pytest.approx(float(line(np.array([confidence]))[0]))
 
 
+def test_a_label_with_a_line_of_its_own_is_read_by_that_and_any_other_by_the_line_of_all() -> None:
+    flat = {"confidence": [0.0], "probability": [0.2]}
+    line = Calibration.model_validate(
+        {"confidence": [0.0, 1.0], "probability": [0.0, 0.5], "per_label": {"Goal": flat}}
+    )
+    assert (line(0.8, "goal"), line(0.8, "Foul"), line(0.8)) == (0.2, 0.4, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("seen", "looked", "agreed"),
+    [("a1", 1, 2 / 3), ("a1 a2", 1, 3 / 4), ("a1", 2, 1 / 2), ("a1 b1", 2, 3 / 4), ("a1 a2 b2", 2, 2 / 3)],
+)
+def test_agreement_counts_models_and_windows_and_no_confidence(seen: str, looked: int, agreed: float) -> None:
+    votes = tuple(Vote(model=v[0], index=int(v[1]), confidence=0.01) for v in seen.split())
+    of = replace(event(looked=("a", "b")[:looked]), votes=votes)
+    assert found(of, ["a", "b"]).agreement == pytest.approx(agreed, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -103,6 +122,8 @@ def test_a_calibration_file_means_here_what_it_meant_where_it_was_fitted(
         {"confidence": [0.1], "probability": [1.1]},
         {"confidence": [float("nan")], "probability": [0.5]},
         {"Goal": 0.5},
+        {"confidence": [0.1], "probability": [0.1], "of": "hearsay"},
+        {"confidence": [0.1], "probability": [0.1], "per_label": {"Goal": {"confidence": [1], "probability": []}}},
     ],
 )
 def test_what_is_no_calibration_is_refused(wrong: dict[str, Any]) -> None:

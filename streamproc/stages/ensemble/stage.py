@@ -146,7 +146,9 @@ class Ensemble(Fold):
             "disagreement": list(by.disagreement),
             "absent": list(by.absent),
         }
-        confidence = calibrated(by.confidence, told)
+        line = told.calibration
+        said = by.agreement if line is not None and line.of == "agreement" else by.confidence
+        confidence = calibrated(said, told, event.label)
         return Verdict.of(
             row,
             until_index=None,
@@ -174,7 +176,7 @@ class Ensemble(Fold):
         if not descriptions and any(s.startswith(DESCRIBE) for s in source.services):
             return Verdict.of(row, until_index=None, outcome="failed", reason=UNDESCRIBED, **place)
         label = said if isinstance(said := described.fields.get("label"), str) else None
-        confidence = None if described.agreement is None else calibrated(described.agreement, told)
+        confidence = None if described.agreement is None else calibrated(described.agreement, told, label)
         return Verdict.of(
             row,
             until_index=None,
@@ -207,8 +209,8 @@ def judged(source: Source) -> str:
     return located if located and over != "events" else DEDUP
 
 
-def calibrated(confidence: float, told: Options) -> float:
-    return round(told.calibration(confidence), 6) if told.calibration else confidence
+def calibrated(confidence: float, told: Options, label: str | None) -> float:
+    return round(told.calibration(confidence, label), 6) if told.calibration else confidence
 
 
 def _standing(told: Options, label: str | None, confidence: float | None, models: int | None) -> dict[str, Any]:

@@ -3,15 +3,18 @@
     combined    each model that looked counts the same: with its highest confidence where it saw the event, with 0 where
                 it did not. Who saw it without a number counts as the others' mean; where nobody gave one it is Laplace's
                 (found + 1) / (looked + 2).
-    calibrated  what a confidence has been worth: a rising line through knots, flat beyond them, as `score calibration`
-                writes it. It comes behind `combined`, and before thresholds.
+    agreed      how many of the voices that could have seen the event did, by Laplace's rule. A voice is a model in one window:
+                who saw it in two windows that overlap is surer of it than who saw it in one.
+    calibrated  what a confidence has been worth: a rising line through knots, flat beyond them, for each label its own where
+                there is one, as `score calibration` writes it. It comes behind `combined`, or behind `agreed` where it was
+                fitted on agreement; and before thresholds.
 
 A model that failed, or was not asked, has not looked: it is neither for nor against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -24,10 +27,9 @@ from streamproc.stages.options import Section
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Calibration(Section):
-    """The file that `score calibration --out` writes."""
+class Line(Section):
+    """One rising line."""
 
-    method: str = Field("", description="How the line was fitted; only told.")
     confidence: tuple[Probability, ...] = Field(description="Knots: what was said …")
     probability: tuple[Probability, ...] = Field(description="… and how often it was right.")
 
@@ -40,8 +42,23 @@ class Calibration(Section):
             raise ValueError("in a calibration confidence and probability rise together")
         return self
 
-    def __call__(self, confidence: float) -> float:
+    def at(self, confidence: float) -> float:
         return float(np.interp(confidence, self.confidence, self.probability))
+
+
+class Calibration(Line):
+    """The file that `score calibration --out` writes."""
+
+    method: str = Field("", description="How the lines were fitted; only told.")
+    of: Literal["own", "agreement"] = Field(
+        "own", description="What it maps: the confidence that models give, or how many of them saw it."
+    )
+    per_label: dict[str, Line] = Field({}, description="Labels that have a line of their own.")
+
+    def __call__(self, confidence: float, label: str | None = None) -> float:
+        return {name.casefold(): line for name, line in self.per_label.items()}.get((label or "").casefold(), self).at(
+            confidence
+        )
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -55,6 +72,8 @@ class Found(Struct, frozen=True, kw_only=True):
     absent: tuple[str, ...]
     """Models that were to look and did not."""
     confidence: float
+    agreement: float
+    """How sure to be of it by voices alone."""
 
 
 def found(event: Life, models: Sequence[str]) -> Found:
@@ -67,6 +86,7 @@ def found(event: Life, models: Sequence[str]) -> Found:
         disagreement=tuple(sorted(looked - by)),
         absent=tuple(sorted(set(models) - looked)),
         confidence=combined(event, looked=len(looked)),
+        agreement=agreed({(v.model, v.index) for v in event.votes}, looked=len(looked)),
     )
 
 
@@ -80,6 +100,12 @@ def combined(event: Life, *, looked: int) -> float:
         return round((by + 1) / (looked + 2), 6)
     mean = sum(best[model] for model in sorted(best)) / len(best)
     return round(mean * by / looked, 6)
+
+
+def agreed(seen: Collection[tuple[str, int]], *, looked: int) -> float:
+    """`seen`: the models and windows that saw it. Who looked could have seen it in as many windows as it was seen in at all."""
+    spread = len({index for _, index in seen})
+    return round((len(seen) + 1) / (looked * spread + 2), 6)
 
 
 def believed(label: str | None, confidence: float | None, thresholds: Mapping[str, float]) -> bool:
