@@ -1,0 +1,347 @@
+"""The hops of a deployment, looked at one by one: what is so, and what to do where it should not be.
+
+Each look answers with findings and raises nothing that a broken hop may raise. Which bus, endpoints and stores these are
+is the caller's to say; nothing here changes what is there, but for one small payload in the store for claim checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from msgspec import Struct
+
+from streamproc import __version__
+from streamproc.bus.claims import Claims
+from streamproc.bus.contract import Bus
+from streamproc.errors import Fatal, Rejected, Retryable, StreamprocError, Unreachable
+from streamproc.messages import Source
+from streamproc.models.card import Served
+from streamproc.models.endpoint import Endpoint, endpoints
+from streamproc.models.transport import AiohttpTransport
+from streamproc.pipeline import streams
+from streamproc.pipeline.progress import followed
+from streamproc.topics import deployment
+from streamproc.video import address
+from streamproc.video.footage import Keep
+from streamproc.wire import Entry, Stored
+
+Verdict = Literal["ok", "note", "failed", "unreachable"]
+
+DEADLINE_S = 10.0
+CLOCKS_DIFFER_S = 5.0
+"""A Date header is cut to the second, and the answer is a while on its way."""
+LITTLE_BYTES = 2**30
+"""Free on a disk; some hours of windows."""
+HELLO = ({"type": "text", "text": "Answer with one word."},)
+PROOF = b"streamproc doctor"
+EXTRAS = {"otel": "opentelemetry-sdk", "s3": "obstore", "plot": "matplotlib", "gpu": "vllm"}
+
+
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """What one look at one hop has shown."""
+
+    hop: str
+    verdict: Verdict
+    seen: str
+    remedy: str | None = None
+
+
+def of_error(hop: str, error: StreamprocError, *, remedy: str | None = None) -> Finding:
+    """What an error says of a hop."""
+    if isinstance(error, Unreachable):
+        return Finding(hop, "unreachable", f"{error.hop}: {error.problem}", error.remedy)
+    return Finding(hop, "unreachable" if isinstance(error, Retryable) else "failed", str(error), remedy)
+
+
+# the bus ------------------------------------------------------------------------------------------------------------
+
+
+async def topics(bus: Bus) -> list[Finding]:
+    """All that a deployment has are there, with as many partitions."""
+    there = await bus.topics()
+    missing = [t.name for t in deployment() if t.name not in there]
+    others = {name: count for name, count in there.items() if count != bus.partitions}
+    found = []
+    if missing:
+        some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        found.append(Finding("topics", "failed", f"{len(missing)} are missing: {some}", "streamproc topics create"))
+    if others:
+        said = ", ".join(f"{name} has {count}" for name, count in sorted(others.items())[:5])
+        found.append(
+            Finding(
+                "topics",
+                "failed",
+                f"{said} partitions, and the deployment {bus.partitions}: a stream's records do not meet",
+                "Make these topics anew, or begin another deployment with STREAMPROC_TOPIC_PREFIX",
+            )
+        )
+    return found or [Finding("topics", "ok", f"{len(deployment())} topics of {bus.partitions} partitions")]
+
+
+async def owing(bus: Bus, sources: Mapping[str, Source]) -> dict[str, list[str]]:
+    """Service → streams it has not completed, of those that run."""
+    if "coverage" not in await bus.topics():
+        return {}
+    async with followed(bus) as progress:
+        found: dict[str, list[str]] = {}
+        for source in sorted(sources.values(), key=lambda s: s.stream):
+            for service in source.services if source.state == "active" else ():
+                if not progress.of(source, service).complete():
+                    found.setdefault(service, []).append(source.stream)
+        return found
+
+
+async def services(bus: Bus, owing: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Whoever has something left to do is at work, and holds all partitions."""
+    if not owing:
+        return [Finding("services", "ok", "every stream is complete, or there is none: nobody has to be at work")]
+    found = []
+    for service, named in owing.items():
+        members = await bus.members(service)
+        waiting = f"{named[0]} and {len(named) - 1} more" if len(named) > 1 else named[0]
+        if not members:
+            found.append(
+                Finding(
+                    f"service {service}",
+                    "failed",
+                    f"nobody works in it, and {waiting} waits for it",
+                    f"streamproc up {service}",
+                )
+            )
+            continue
+        held = {p for mine in members.values() for p in mine}
+        idle = [p for p in range(bus.partitions) if p not in held]
+        if idle:
+            some = ", ".join(map(str, idle[:8])) + (" …" if len(idle) > 8 else "")
+            found.append(
+                Finding(
+                    f"service {service}",
+                    "note",
+                    f"partitions {some} are held by nobody just now",
+                    "They are taken within a session; look again, then at the logs of " + ", ".join(sorted(members)),
+                )
+            )
+            continue
+        found.append(Finding(f"service {service}", "ok", f"{len(members)} at work, all partitions held"))
+    return found
+
+
+# models -------------------------------------------------------------------------------------------------------------
+
+
+async def answers(served: Sequence[Served], environ: Mapping[str, str]) -> list[Finding]:
+    """Each replica lists its model. One without a URL is built in."""
+    async with AiohttpTransport() as transport:
+        return [
+            finding
+            for one in served
+            for finding in await asyncio.gather(*(_serves(one, r) for r in _replicas(one, environ, transport)))
+        ] + [Finding(f"endpoint {one.name}", "ok", "built in") for one in served if not one.urls]
+
+
+async def speaks(served: Sequence[Served], environ: Mapping[str, str]) -> list[Finding]:
+    """The same, and each answers one tiny call; its clock is ours."""
+    found: list[Finding] = []
+    async with AiohttpTransport() as transport, aiohttp.ClientSession() as session:
+        for one in served:
+            for replica in _replicas(one, environ, transport):
+                finding = await _serves(one, replica)
+                if finding.verdict == "ok":
+                    finding = await _calls(one, replica)
+                found.append(finding)
+                if finding.verdict != "unreachable":
+                    found += await _its_clock(session, one, replica)
+    return found + [Finding(f"endpoint {one.name}", "ok", "built in") for one in served if not one.urls]
+
+
+def _replicas(one: Served, environ: Mapping[str, str], transport: AiohttpTransport) -> tuple[Endpoint, ...]:
+    return endpoints(one, environ=environ, transport=transport) if one.urls else ()
+
+
+async def _serves(one: Served, replica: Endpoint) -> Finding:
+    hop = f"endpoint {one.name} at {replica.url}"
+    try:
+        there = await replica.serves(deadline_s=DEADLINE_S)
+    except (Retryable, Rejected, Fatal) as e:
+        return of_error(hop, e, remedy="Is the URL that of the API, ending in /v1, and the key the right one?")
+    if replica.manner.model not in there:
+        served = ", ".join(there[:5]) or "nothing"
+        return Finding(
+            hop,
+            "failed",
+            f"it serves {served}, not {replica.manner.model}",
+            f'Say served_name = "{there[0]}" under [endpoints.{one.name}]'
+            if there
+            else "Look at the log of its server",
+        )
+    return Finding(hop, "ok", f"it serves {replica.manner.model}")
+
+
+async def _calls(one: Served, replica: Endpoint) -> Finding:
+    hop, began = f"endpoint {one.name} at {replica.url}", time.monotonic()
+    try:
+        reply = await replica.raw(HELLO, {"max_tokens": 8}, deadline_s=DEADLINE_S)
+    except (Retryable, Rejected, Fatal) as e:
+        return of_error(hop, e, remedy=f"streamproc models check {one.name} says what it honours")
+    told = "and counts tokens" if reply.tokens else "and counts no tokens"
+    return Finding(hop, "ok", f"it answers in {time.monotonic() - began:.1f} s {told}")
+
+
+async def _its_clock(session: aiohttp.ClientSession, one: Served, replica: Endpoint) -> list[Finding]:
+    """By the Date header of whatever it answers; a server without one says nothing of its clock."""
+    try:
+        async with session.get(
+            f"{replica.url.rstrip('/')}/models", timeout=aiohttp.ClientTimeout(DEADLINE_S)
+        ) as answer:
+            said = answer.headers.get("Date")
+    except (aiohttp.ClientError, TimeoutError, OSError) as e:
+        return [Finding(f"clock of {one.name}", "note", f"it could not be asked: {type(e).__name__}")]
+    return [apart(f"clock of {one.name} at {replica.url}", said, datetime.now(UTC))] if said else []
+
+
+def apart(hop: str, date: str, now: datetime) -> Finding:
+    """A Date header against our clock."""
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return Finding(hop, "note", f"its Date header is none: {date[:60]!r}")
+    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
+    return _apart(hop, (theirs - now).total_seconds())
+
+
+def _apart(hop: str, ahead_s: float) -> Finding:
+    if abs(ahead_s) <= CLOCKS_DIFFER_S:
+        return Finding(hop, "ok", "the same as ours")
+    way = "ahead of" if ahead_s > 0 else "behind"
+    return Finding(hop, "failed", f"{abs(ahead_s):.0f} s {way} ours", "Let both machines keep time by NTP")
+
+
+async def bus_clock(bus: Bus) -> list[Finding]:
+    """By the newest records of coverage and sources: what has landed cannot have landed later than now."""
+    newest_ms = 0
+    there = await bus.topics()
+    for name in ("coverage", "sources"):
+        for p in range(there.get(name, 0)):
+            span = await bus.span(name, p)
+            if span.end > span.begin:
+                last = await bus.read(name, p, max(span.begin, span.end - 2), max_records=2, max_bytes=2**20)
+                newest_ms = max([newest_ms, *(stored.time_ms for stored in last)])
+    ahead_s = newest_ms / 1000 - time.time()
+    if not newest_ms or ahead_s <= CLOCKS_DIFFER_S:
+        return [Finding("clock of the bus", "ok", "nothing on it is later than now")]
+    return [_apart("clock of the bus", ahead_s)]
+
+
+# stores and disks ---------------------------------------------------------------------------------------------------
+
+
+async def footage(sources: Mapping[str, Source], owing: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Files are where they were, and folders of recordings are there; of streams that somebody still has to look at. What
+    is fetched over a network is not tried."""
+    left = {stream for some in owing.values() for stream in some}
+    found = []
+    for source in (s for s in sources.values() if s.stream in left):
+        gone = [path for path in _paths(source) if not await asyncio.to_thread(path.exists)]
+        found += [
+            Finding(
+                f"footage of {source.stream}",
+                "failed",
+                f"{path} is not here",
+                "Put it back, or run this where it is: on several machines it has the same path on all",
+            )
+            for path in gone
+        ]
+    return found or [Finding("footage", "ok", "every file and recording that is still needed is where its source says")]
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
+
+
+def _paths(source: Source) -> list[Path]:
+    """Where its pictures lie on a disk, if they do."""
+    if source.live:
+        return [Keep.parse(source.footage).of(source).folder] if source.footage else []
+    halves = address.halves(source.uri) if source.uri.startswith(address.STACK) else (source.uri,)
+    plain = (half.removeprefix("file://") for half in halves)
+    return [Path(half).expanduser() for half in plain if not _SCHEME.match(half)]
+
+
+async def store(claims: Claims, where: str | None) -> list[Finding]:
+    """A small payload goes in and comes out again; always the same, so it takes its place once."""
+    if where is None:
+        return [Finding("claim store", "ok", "none is set: what is larger than its topic allows is rejected")]
+    entry = Entry("windows", 0, b"doctor", PROOF)
+    remedy = f"Is {where} there for this process, to read and to write? (claims.store)"
+    try:
+        claimed = await claims.check_in(entry, 1)
+        stored = Stored(claimed.topic, 0, claimed.key, claimed.value, claimed.headers, offset=0, time_ms=0)
+        back = await claims.check_out(stored)
+    except StreamprocError as e:
+        return [of_error("claim store", e, remedy=remedy)]
+    except OSError as e:
+        return [Finding("claim store", "failed", f"{where}: {e.strerror or e}", remedy)]
+    whole = back.value == PROOF
+    return [
+        Finding(
+            "claim store", "ok" if whole else "failed", f"{where} keeps what it is given", None if whole else remedy
+        )
+    ]
+
+
+def disk(paths: Mapping[str, Path]) -> list[Finding]:
+    """Room where bytes go: what it is for → a path, there or not yet."""
+    found = []
+    for what, path in paths.items():
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        usage = shutil.disk_usage(there)
+        seen = f"{usage.free / 2**30:.1f} GiB are free for {what}"
+        if usage.free < LITTLE_BYTES:
+            found.append(Finding(f"disk of {what}", "failed", seen, f"Make room on the disk of {there}"))
+        else:
+            found.append(Finding(f"disk of {what}", "ok", seen))
+    return found
+
+
+def local(store: str) -> Path | None:
+    """The folder of a store, where it is one."""
+    if store.startswith("file://"):
+        return Path(unquote(urlsplit(store).path))
+    return None if "://" in store else Path(store).expanduser()
+
+
+def versions(needed: Mapping[str, str]) -> list[Finding]:
+    """Ours and those of extras. `needed`: extra → the setting that asks for it."""
+    found = []
+    installed = []
+    for extra, distribution in EXTRAS.items():
+        try:
+            installed.append(f"{distribution} {metadata.version(distribution)}")
+        except metadata.PackageNotFoundError:
+            if extra in needed:
+                found.append(
+                    Finding(
+                        f"extra {extra}",
+                        "failed",
+                        f"{needed[extra]} needs {distribution}, which is not installed",
+                        f"pip install 'streamproc[{extra}]'",
+                    )
+                )
+    packages = [f"{name} {metadata.version(name)}" for name in ("av", "aiokafka", "openai")]
+    said = ", ".join((f"streamproc {__version__}", *packages, *installed))
+    return [Finding("versions", "ok", said), *found]
+
+
+async def table(bus: Bus) -> dict[str, Source]:
+    """The streams that there are; none on a bus without topics."""
+    return await streams.newest(bus) if "sources" in await bus.topics() else {}
