@@ -8,7 +8,8 @@
     │   └── UnseenEnd          a landing whose end nobody saw: renew the lease and look
     ├── Rejected               this input will never pass: dead letter, a `failed` outcome flows on
     │   ├── Unparseable        not a record of its topic, or of a version unknown here
-    │   └── TooLarge           larger than its topic allows, and there is no store for claim checks
+    │   ├── TooLarge           larger than its topic allows, and there is no store for claim checks
+    │   └── LeftOut            not done on purpose: no dead letter, a `skipped` outcome with the reason flows on
     ├── Fatal                  this process, or this lease, cannot go on
     │   ├── Fenced             the lease has another owner by now
     │   ├── Misconfigured      settings, topics or files do not fit together (exit code 2)
@@ -67,6 +68,14 @@ class Unparseable(Rejected):
 
 class TooLarge(Rejected):
     """A record larger than its topic allows."""
+
+
+class LeftOut(Rejected):
+    """Nothing is wrong with the input; it is not to be done."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Fatal(StreamprocError):

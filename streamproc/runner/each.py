@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamproc.errors import Fatal, NotYet, Retryable
+from streamproc.errors import Fatal, LeftOut, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
 from streamproc.runner.slots import Slot
@@ -211,6 +211,9 @@ class EachWay:
 
     def _give_up(self, given: Input, error: Exception) -> None:
         r = self.r
+        if isinstance(error, LeftOut):
+            r.without(given, "skipped", error.reason, self._otherwise(given, "skipped", error.reason))
+            return
         rejection = r.rejection(error)
         reason = str(rejection)
         r.bury(given, rejection)

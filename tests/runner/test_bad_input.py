@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from streamproc.errors import NotYet, Rejected
-from streamproc.messages import Detection, Sighting, Window
-from streamproc.stage import Each, Look
+from streamproc.errors import LeftOut, NotYet, Rejected
+from streamproc.messages import Detection, Event, Outcome, Record, Sighting, Window
+from streamproc.stage import Each, Look, Row
 from streamproc.wire import Entry
 from tests.runner.rig import Rig, told
 from tests.sim import clock
@@ -100,6 +101,43 @@ async def test_a_rejected_record_is_buried_with_its_cause_and_fails_with_it() ->
     failed = rig.said("detections")["m", 1]
     assert (failed.outcome, failed.reason) == ("failed", "400: too many images")
     assert [letter.header("error") for letter in rig.dead("windows")] == [b"400: too many images"]
+
+
+@told
+async def test_what_is_left_out_on_purpose_is_skipped_with_the_reason_and_no_dead_letter() -> None:
+    def leave_out() -> None:
+        raise LeftOut("the budget of 'task:soccer' is spent", reason="budget")
+
+    rig = Rig.of()
+    rig.windows(rig.source("m", "detect.a"), 0, 1, 2)
+    async with rig.running("detect.a", See({1: leave_out})) as service:
+        await rig.until(lambda: len(rig.said("detections")) == 3)
+    left_out = rig.said("detections")["m", 1]
+    assert (left_out.outcome, left_out.reason) == ("skipped", "budget")
+    assert rig.dead("windows") == []
+    assert (service.shared.counts.skipped, service.shared.counts.dead, service.shared.counts.bugs) == (1, 0, 0)
+
+
+@told
+async def test_a_row_that_is_left_out_is_skipped_and_those_behind_it_are_folded() -> None:
+    from tests.runner.test_fold import Collect, detections, rows
+
+    class Thrifty(Collect):
+        async def fold(self, row: Row, state: Any, look: Look) -> tuple[Sequence[Record], Any]:
+            if row.index == 1:
+                raise LeftOut("the budget of 'task:soccer' is spent", reason="budget")
+            return await super().fold(row, state, look)
+
+        def otherwise(self, row: Row, state: Any, outcome: Outcome, reason: str) -> tuple[Sequence[Record], Any]:
+            return [Event.of(row, until_index=None, outcome=outcome, reason=reason)], state
+
+    rig = Rig.of()
+    detections(rig, rig.source("m", "detect.a", "dedup", count=3), "detect.a", 0, 1, 2, 3)
+    async with rig.running("dedup", Thrifty("detect.a")):
+        await rig.until(lambda: any(r.ended for r in rig.records("events")))
+    assert rows(rig) == ["0:detect.a=done", "2:detect.a=done"]
+    assert [(r.index, r.outcome) for r in rig.records("events") if r.reason == "budget"] == [(1, "skipped")]
+    assert rig.dead("detections") == []
 
 
 @told
