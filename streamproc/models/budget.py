@@ -1,24 +1,35 @@
 """What may be spent: calls a minute and a day as a provider allows them, and tokens, calls and money as their owner does.
 
 A quota makes a call wait, and says until when. A budget makes calls smaller first and then stops them, in declared steps;
-whoever asks gets the step in the answer's notes. Counts live as long as the process: a provider's own 429 corrects them.
+whoever asks gets the step in the answer's notes. Counts live as long as the process: each begins at nothing, and a
+provider's own 429 corrects them.
+
+    from 80 % on    one sample where several were asked for
+    from 90 % on    every second frame
+    spent           no call: its input is left out, `skipped` with the reason `budget`
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from streamproc.errors import Misconfigured, Rejected
+from streamproc.errors import LeftOut, Misconfigured
 from streamproc.models.endpoint import Call
 from streamproc.models.prompt import thinned
 
+SKIPPED: Final = "budget"
+"""The reason of what is left out."""
 
-class OverBudget(Rejected):
-    """The budget of a source or task is spent: skipped, on purpose."""
+
+class OverBudget(LeftOut):
+    """The budget of a source or task is spent."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the budget of '{name}' is spent", reason=SKIPPED)
 
 
 class Quota:
@@ -74,6 +85,7 @@ class Limits:
     tokens: int | None = None
     calls: int | None = None
     money: float | None = None
+    """In dollars, by the prices of the cards."""
 
 
 @dataclass(slots=True)
@@ -81,10 +93,23 @@ class Spent:
     tokens: int = 0
     calls: int = 0
     money: float = 0.0
+    answered: int = 0
+    """Asks that had an answer, however many calls each of them took."""
+    under_way: int = 0
+    smaller: int = 0
+    """Asks that were made with fewer samples or frames."""
+    left_out: int = 0
+    """Asks that were not made."""
+
+    def with_what_is_under_way(self) -> tuple[float, float, float]:
+        """Tokens, calls, money. What is under way will cost what others have: else a crowd that begins together would
+        spend all before anybody has looked. Of the first nobody knows but that it is a call."""
+        more = 1 + self.under_way / self.answered if self.answered else 1.0
+        return self.tokens * more, self.calls + self.under_way, self.money * more
 
 
 class Budgets:
-    """Limits by name (a source, a task), and what of them is spent. A call may be on several names."""
+    """Limits by name (`source:NAME`, `task:NAME`), and what of them is spent. A call may be on several names."""
 
     def __init__(self, limits: Mapping[str, Limits] | None = None) -> None:
         self._limits = dict(limits or {})
@@ -94,28 +119,38 @@ class Budgets:
         """Of the limit that is nearest: 0 is untouched, 1 spent."""
         if name not in self._limits:
             return 0.0
-        limits, spent = self._limits[name], self.spent[name]
-        pairs = ((spent.tokens, limits.tokens), (spent.calls, limits.calls), (spent.money, limits.money))
+        limits = self._limits[name]
+        tokens, calls, money = self.spent[name].with_what_is_under_way()
+        pairs = ((tokens, limits.tokens), (calls, limits.calls), (money, limits.money))
         return max((have / most if most else 1.0 for have, most in pairs if most is not None), default=0.0)
 
-    def within(self, call: Call, names: tuple[str, ...]) -> tuple[Call, tuple[str, ...]]:
+    def within(self, call: Call, names: Iterable[str]) -> tuple[Call, tuple[str, ...]]:
         """The call as far as its budgets go, and what was left out. Raises OverBudget where they go nowhere."""
-        if not self._limits:
+        if not (known := [n for n in names if n in self._limits]):
             return call, ()
-        name = max(names, key=self.share, default="")
+        name = max(known, key=self.share)
         share, notes = self.share(name), list[str]()
         if share >= 1:
-            raise OverBudget(f"the budget of '{name}' is spent")
+            self.spent[name].left_out += 1
+            raise OverBudget(name)
         if share >= ONE_SAMPLE_AT and call.samples > 1:
             notes.append(f"1 of {call.samples} samples: {share:.0%} of the budget of '{name}' is spent")
             call = replace(call, samples=1)
         if share >= HALF_FRAMES_AT and (frames := len(call.prompt.pictures)) > 1:
             notes.append(f"{(frames + 1) // 2} of {frames} frames: {share:.0%} of the budget of '{name}' is spent")
             call = replace(call, prompt=thinned(call.prompt, (frames + 1) // 2))
+        self.spent[name].smaller += bool(notes)
         return call, tuple(notes)
 
-    def spend(self, names: tuple[str, ...], *, tokens: int, calls: int, money: float) -> None:
-        for name in names:
-            if name in self.spent:
-                spent = self.spent[name]
-                spent.tokens, spent.calls, spent.money = spent.tokens + tokens, spent.calls + calls, spent.money + money
+    def begin(self, names: Iterable[str]) -> None:
+        """An ask is under way; `end` follows, whatever becomes of it."""
+        for spent in self._of(names):
+            spent.under_way += 1
+
+    def end(self, names: Iterable[str], *, tokens: int, calls: int, money: float) -> None:
+        for spent in self._of(names):
+            spent.under_way, spent.answered = spent.under_way - 1, spent.answered + (tokens > 0)
+            spent.tokens, spent.calls, spent.money = spent.tokens + tokens, spent.calls + calls, spent.money + money
+
+    def _of(self, names: Iterable[str]) -> list[Spent]:
+        return [self.spent[name] for name in names if name in self.spent]

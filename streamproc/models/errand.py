@@ -53,9 +53,8 @@ class Answer:
 
 
 class Errand:
-    """One call on its way: who was tried, what failed, what is its own fault."""
-
-    """`route` says whose desk to go to now: the model's, or a stand-in's while it is out."""
+    """One call on its way: who was tried, what failed, what is its own fault. `route` says whose desk to go to now: the
+    model's, or a stand-in's while it is out."""
 
     def __init__(
         self, model: str, call: Call, route: Callable[[], Desk], *, stream: str, live: bool, deadline_s: float

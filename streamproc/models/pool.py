@@ -125,16 +125,17 @@ class Pool:
     ) -> Answer:
         """The answer. `deadline_s` is one attempt's; `patience_s` how long an outage is waited out (None: to its end)."""
         call, notes = self.budgets.within(call, budgets)
+        errand = Errand(model, call, lambda: self._route(model), stream=stream, live=live, deadline_s=deadline_s)
+        self.budgets.begin(budgets)
+        tokens, money = 0, 0.0
         try:
             async with asyncio.timeout(patience_s):
-                answer = await Errand(
-                    model, call, lambda: self._route(model), stream=stream, live=live, deadline_s=deadline_s
-                ).run()
+                answer = await errand.run()
+            tokens, money = answer.tokens.into + answer.tokens.out, answer.money
         except TimeoutError as e:
             raise Unreachable(f"model '{model}'", f"no answer within {patience_s} s", remedy=self._remedy(model)) from e
-        self.budgets.spend(
-            budgets, tokens=answer.tokens.into + answer.tokens.out, calls=answer.attempts, money=answer.money
-        )
+        finally:  # also what failed or was cancelled has been called
+            self.budgets.end(budgets, tokens=tokens, calls=errand.attempts, money=money)
         return replace(answer, notes=(*notes, *answer.notes))
 
     def status(self) -> tuple[Status, ...]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from streamproc.errors import Misconfigured, StreamprocError, Unreachable
+from streamproc.models.budget import Budgets
 from streamproc.models.card import Served
 from streamproc.models.endpoint import endpoints
 from streamproc.models.observer import running
@@ -54,11 +55,12 @@ async def means(
     workers: int,
     environ: Mapping[str, str] = os.environ,
     record: Callable[[Record], None] = lambda _record: None,
+    budgets: Budgets | None = None,
 ) -> AsyncIterator[Means]:
     """Open for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context(AiohttpTransport())
-        pool = Pool([], record=record)
+        pool = Pool([], record=record, budgets=budgets)
         stack.callback(pool.close)
         has = Means(pool, await stack.enter_async_context(Workers(workers)), stack, transport, environ)
         await has.add(served)

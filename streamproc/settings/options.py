@@ -92,6 +92,21 @@ class Endpoint(Group):
     """Other endpoints, asked in its place while it is out: the first that is up."""
 
 
+class Budget(Group):
+    """What may be spent for a source or a task, by each process: near its end calls get smaller, at its end they stop."""
+
+    tokens: Positive | None = None
+    calls: Positive | None = None
+    money: Annotated[float, Field(gt=0)] | None = None
+    """In dollars, by the prices of the cards: a model whose card has none costs nothing."""
+
+    @model_validator(mode="after")
+    def _something_is_limited(self) -> Self:
+        if self.tokens is self.calls is self.money is None:
+            raise ValueError("it limits nothing: say tokens, calls or money")
+        return self
+
+
 class OpenAI(Group):
     """The endpoint that OpenAI's own client would speak to."""
 
@@ -133,6 +148,8 @@ class Settings(Group):
     backoff: Backoff = Backoff()
     claims: Claims = Claims()
     endpoints: dict[str, Endpoint] = {}
+    budgets: dict[str, Budget] = {}
+    """By `task:NAME` and `source:STREAM`; a call counts for both."""
     openai: OpenAI = OpenAI()
     hf: HuggingFace = HuggingFace()
     otel: Otel = Otel()
@@ -142,6 +159,14 @@ class Settings(Group):
     def _as_others_write_it(cls, level: object) -> object:
         told = level.lower() if isinstance(level, str) else level
         return LEVELS.get(told, told) if isinstance(told, str) else told
+
+    @field_validator("budgets")
+    @classmethod
+    def _of_a_task_or_a_source(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
+        for name in budgets:
+            if not name.startswith(("task:", "source:")) or name.endswith(":"):
+                raise ValueError(f"'{name}' is no budget: it looks like 'task:NAME' or 'source:STREAM'")
+        return budgets
 
     @field_validator("bus")
     @classmethod

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.settings.options import Endpoint, Settings
+from streamproc.settings.options import Budget, Endpoint, Settings
 
 FILE = "streamproc.toml"
 PREFIX = "STREAMPROC_"
@@ -116,7 +116,7 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def names(table: Any = Settings, prefix: str = "") -> Iterator[str]:
-    """The dotted name of every setting; endpoints are a table of tables, so they stand as `endpoints`."""
+    """The dotted name of every setting; tables of tables stand as `endpoints` and `budgets`."""
     for name, kind in _fields(table).items():
         if _fields(kind):
             yield from names(kind, f"{prefix}{name}.")
@@ -162,9 +162,13 @@ def _told(error: Any) -> str:
     return f"{where}: {problem}"
 
 
+_OF_TABLES = {"endpoints": Endpoint, "budgets": Budget}
+"""What stands in a table of tables."""
+
+
 def _beside(loc: tuple[int | str, ...]) -> list[str]:
     """The names that could have stood where `loc` ends."""
     table: Any = Settings
     for part in loc[:-1]:
-        table = Endpoint if part == "endpoints" else _fields(table).get(str(part), table)
+        table = _OF_TABLES.get(str(part)) or _fields(table).get(str(part), table)
     return list(_fields(table))

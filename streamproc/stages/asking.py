@@ -22,7 +22,14 @@ class Models(Protocol):
     """Whoever brings calls to models: the pool."""
 
     async def ask(
-        self, model: str, call: Call, *, stream: str, live: bool = True, deadline_s: float = 300.0
+        self,
+        model: str,
+        call: Call,
+        *,
+        stream: str,
+        live: bool = True,
+        deadline_s: float = 300.0,
+        budgets: tuple[str, ...] = (),
     ) -> Answer: ...
 
 
@@ -59,9 +66,15 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
 
 
 async def asked(models: Models, model: str, prompt: Prompt, options: Asking, source: Source) -> Answer:
-    """One call, as the options say; feeds go before files."""
+    """One call, as the options say."""
     call = Call(prompt=prompt, samples=options.samples, max_tokens=options.max_tokens, params=options.params())
-    return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=options.deadline_s)
+    return await ask(models, model, call, source, deadline_s=options.deadline_s)
+
+
+async def ask(models: Models, model: str, call: Call, source: Source, *, deadline_s: float) -> Answer:
+    """For a source: feeds go before files, and its budgets and its task's pay."""
+    budgets = (f"source:{source.stream}", *(f"task:{name}" for name in (source.task.get("name"),) if name))
+    return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=deadline_s, budgets=budgets)
 
 
 def _sound(text: str) -> str:

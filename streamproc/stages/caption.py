@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from streamproc.errors import did_you_mean
+from streamproc.errors import LeftOut, did_you_mean
 from streamproc.messages import Caption, Context, Source, Window
 from streamproc.models.errand import Answer
 from streamproc.models.prompt import Prompt
@@ -122,7 +122,13 @@ class Captioner(Each):
         answers, values, how = list[Answer](), dict[str, Any](), list[str]()
         question = prompt
         while True:
-            answers.append(await asked(self._models, self._model, question, options, source))
+            try:
+                answers.append(await asked(self._models, self._model, question, options, source))
+            except LeftOut as e:
+                if not answers:
+                    raise
+                how.append(f"not asked again: {e}")
+                break
             found = read(answers[-1].reply.samples, question)
             values = found.values | values
             how.append(found.how)

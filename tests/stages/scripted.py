@@ -25,10 +25,21 @@ class Scripted:
     finish: Finish = "stop"
     calls: list[Call] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
+    budgets: list[tuple[str, ...]] = field(default_factory=list)
 
-    async def ask(self, model: str, call: Call, *, stream: str, live: bool = True, deadline_s: float = 300.0) -> Answer:
+    async def ask(
+        self,
+        model: str,
+        call: Call,
+        *,
+        stream: str,
+        live: bool = True,
+        deadline_s: float = 300.0,
+        budgets: tuple[str, ...] = (),
+    ) -> Answer:
         self.calls.append(call)
         self.streams.append(stream)
+        self.budgets.append(budgets)
         said = self.says(call)
         if isinstance(said, Exception):
             raise said

@@ -325,7 +325,7 @@ class Scripted:
     def __init__(self, *texts: str) -> None:
         self.script = Script(*texts)
 
-    async def ask(self, model: str, call: Any, *, stream: str, live: bool = True, deadline_s: float = 300.0) -> Answer:
+    async def ask(self, model: str, call: Any, *, stream: str, live: bool = True, **more: Any) -> Answer:
         assert (model, stream, live) == ("text", "m", False)
         return await self.script(call)
 
@@ -384,9 +384,7 @@ async def test_descriptions_that_give_no_reason_are_not_compared_by_it() -> None
 @told
 async def test_a_model_that_rejects_the_question_fails_the_verdict_with_its_words() -> None:
     class Refusing:
-        async def ask(
-            self, model: str, call: Any, *, stream: str, live: bool = True, deadline_s: float = 300.0
-        ) -> Answer:
+        async def ask(self, model: str, call: Any, **more: Any) -> Answer:
             raise Rejected("I do not talk about crashes")
 
     rig = Trial.of()

@@ -95,7 +95,7 @@ def test_our_own_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch
     assert load().kafka.username == "ours"
 
 
-@pytest.mark.parametrize("name", [n for n in names() if n != "endpoints"])
+@pytest.mark.parametrize("name", [n for n in names() if n not in ("endpoints", "budgets")])
 def test_every_setting_can_be_given_in_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "bus": "embedded:x",
@@ -146,6 +146,10 @@ def test_secrets_are_in_no_representation_and_in_no_error(monkeypatch: pytest.Mo
         ("bounds.calls = 0", "bounds.calls is 0; it must be above 0"),
         ("[endpoints.x]\ncard = 'a'\nurl = ['b']", "no setting 'endpoints.x.url'; did you mean 'urls'?"),
         ("[endpoints.x]\ncard = 'a'", "setting 'endpoints.x.urls' is missing"),
+        ("[budgets.soccer]\ncalls = 1", "'soccer' is no budget: it looks like 'task:NAME'"),
+        ("[budgets.'task:soccer']", "it limits nothing: say tokens, calls or money"),
+        ("[budgets.'task:soccer']\nmoney = -1.0", "budgets.task:soccer.money"),
+        ("[budgets.'task:soccer']\nmony = 1.0", "did you mean 'money'?"),
         ("partitions = 0", "setting 'partitions' (STREAMPROC_PARTITIONS): 0: "),
         ("topic_prefix = 'a/b'", "setting 'topic_prefix' (STREAMPROC_TOPIC_PREFIX): 'a/b': "),
         ("bus = 'redis://x'", "'redis://x' is neither embedded:PATH nor kafka://host:port"),
@@ -194,6 +198,8 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting(monkeypatch
 def test_a_table_in_the_environment_is_json_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMPROC_ENDPOINTS", '{"qwen2.5": {"card": "qwen", "urls": ["http://127.0.0.1:8000/v1"]}}')
     assert load().endpoints["qwen2.5"].urls == ("http://127.0.0.1:8000/v1",)
+    monkeypatch.setenv("STREAMPROC_BUDGETS", '{"source:match1": {"money": 2.5}}')
+    assert load().budgets["source:match1"].money == 2.5
     monkeypatch.setenv("STREAMPROC_ENDPOINTS", "{")
     with pytest.raises(Misconfigured, match="written as JSON"):
         load()

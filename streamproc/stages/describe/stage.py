@@ -19,7 +19,7 @@ from streamproc.errors import Rejected, did_you_mean
 from streamproc.messages import Context, Description, Event, Frame, Incident, Outcome, Record, Source
 from streamproc.models.prompt import Picture
 from streamproc.stage import Look, Rounds
-from streamproc.stages.asking import Contexts, Models, context_part, told
+from streamproc.stages.asking import Contexts, Models, ask, context_part, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
 from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled, variables
@@ -134,9 +134,7 @@ class Describe(Rounds):
         call = next_call(case, known)
         assert call is not None, "there are rounds left"
         try:
-            answer = await self.models.ask(
-                self.model, call, stream=source.stream, live=source.live, deadline_s=options.deadline_s
-            )
+            answer = await ask(self.models, self.model, call, source, deadline_s=options.deadline_s)
         except Rejected:
             if not known.again:
                 raise

@@ -22,7 +22,7 @@ from streamproc.models.endpoint import Call
 from streamproc.models.errand import Answer
 from streamproc.models.vote import Kind, kinds_of
 from streamproc.stage import Fold, Look, Row
-from streamproc.stages.asking import Models
+from streamproc.stages.asking import Models, ask
 from streamproc.stages.ensemble import rows, votes
 from streamproc.stages.ensemble.cluster import PROMPT, SYSTEM, Asked
 from streamproc.stages.ensemble.described import Described, by_cluster, by_filling, by_vote
@@ -196,10 +196,10 @@ class Ensemble(Fold):
         if told.rule == "vote" or model is None or models is None:
             return by_vote(descriptions, _kinds(source))
 
-        async def ask(call: Call) -> Answer:
-            return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=told.deadline_s)
+        async def asked(call: Call) -> Answer:
+            return await ask(models, model, call, source, deadline_s=told.deadline_s)
 
-        return await by_cluster(descriptions, _kinds(source), told.asked(), ask)
+        return await by_cluster(descriptions, _kinds(source), told.asked(), asked)
 
 
 def judged(source: Source) -> str:
