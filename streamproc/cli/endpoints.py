@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from streamproc.models.budget import Budgets
     from streamproc.models.card import Served
     from streamproc.settings import Settings
 
@@ -51,6 +52,13 @@ def with_stand_ins(told: Settings, served: Sequence[Served]) -> list[Served]:
                 found[name] = served_as(told, name)
                 waiting.append(found[name])
     return list(found.values())
+
+
+def budgets(told: Settings) -> Budgets:
+    """What may be spent for sources and tasks."""
+    from streamproc.models.budget import Budgets, Limits
+
+    return Budgets({name: Limits(**limits.model_dump()) for name, limits in told.budgets.items()})
 
 
 def no_secret_for_others(told: Settings, uri: str) -> None:

@@ -114,7 +114,7 @@ def _named(model: str) -> str:
 
 
 async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> Code:
-    from streamproc.cli.endpoints import environ
+    from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.run import Run, Streams, let_sigterm_drain, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline import importing, outputs
@@ -132,9 +132,10 @@ async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> 
     if asked.out:
         outputs.check(asked.out)
         _keeps_to_imports(asked.out, brought)
-    spending = Spending({s.name: s.card.price for s in served if s.card.price})
+    purse = budgets(told)
+    spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
     async with (
-        means(served, workers=1, environ=keys, record=spending.hear) as has,
+        means(served, workers=1, environ=keys, record=spending.hear, budgets=purse) as has,
         deployed(told) as bus,
         followed(bus) as progress,
     ):

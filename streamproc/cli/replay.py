@@ -199,7 +199,7 @@ async def _work(
     *,
     workers: int,
 ) -> Code:
-    from streamproc.cli.endpoints import environ
+    from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.run import Asked, Run, Streams, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline.importing import owed
@@ -215,8 +215,9 @@ async def _work(
     served, keys = those_asked(told, asked, plans), environ(told)
     for warning in await reach([s for s in served if s.urls], environ=keys):
         say(warning)
-    spending = Spending({s.name: s.card.price for s in served if s.card.price})
-    async with means(served, workers=workers, environ=keys, record=spending.hear) as has:
+    purse = budgets(told)
+    spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
+    async with means(served, workers=workers, environ=keys, record=spending.hear, budgets=purse) as has:
         entered = await enter(bus, progress, archive, replays)
         for one in replays:
             say(f"{one.source.stream}: {_told(one)}")

@@ -117,7 +117,7 @@ class Asked:
 
 
 async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, name: str | None, workers: int) -> Code:
-    from streamproc.cli.endpoints import environ
+    from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.running import Spending
     from streamproc.pipeline import job
     from streamproc.pipeline.means import means, reach
@@ -130,9 +130,10 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     served, keys = those_asked(told, asked, plans), environ(told)
     for warning in await reach([s for s in served if s.urls], environ=keys):
         say(warning)
-    spending = Spending({s.name: s.card.price for s in served if s.card.price})
+    purse = budgets(told)
+    spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
     async with (
-        means(served, workers=workers, environ=keys, record=spending.hear) as has,
+        means(served, workers=workers, environ=keys, record=spending.hear, budgets=purse) as has,
         deployed(told) as bus,
         followed(bus) as progress,
     ):
@@ -375,8 +376,10 @@ class Run:
             say(
                 f"{found['complete']} of {found['streams']} streams complete in {found['seconds']:.1f} s: "
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
+                f"{self.spending.short()}"
             )
-        return Code.DONE if found["covered"] == 1.0 and not self.streams.unreadable else Code.INCOMPLETE
+        whole = found["covered"] == 1.0 and not self.streams.unreadable and not self.spending.left_out
+        return Code.DONE if whole else Code.INCOMPLETE
 
 
 def _shown(plans: Sequence[Plan]) -> tuple[str, ...]:

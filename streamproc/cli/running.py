@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from streamproc.messages import Source
+    from streamproc.models.budget import Spent
     from streamproc.models.card import Price
     from streamproc.models.desk import Record
     from streamproc.pipeline.process import Process
@@ -33,6 +34,8 @@ class Spending:
     """What this process has asked of its models."""
 
     prices: Mapping[str, Price]
+    budgets: Mapping[str, Spent] = field(default_factory=dict)
+    """By their names."""
     calls: int = 0
     again: int = 0
     """Calls that failed, or went twice."""
@@ -56,6 +59,19 @@ class Spending:
             said += f" ({self.again:,} of them again)"
         said += f", {self.tokens_in:,} tokens in, {self.tokens_out:,} out"
         return said + (f", ${self.money:.2f}" if self.money else "")
+
+    @property
+    def left_out(self) -> int:
+        """Calls that were not made, because a budget was spent."""
+        return sum(spent.left_out for spent in self.budgets.values())
+
+    def short(self) -> str:
+        """What budgets did to this run; nothing where there was enough."""
+        return "".join(
+            f"; budget of {name}: {s.left_out:,} calls not made, {s.smaller:,} made smaller"
+            for name, s in self.budgets.items()
+            if s.left_out or s.smaller
+        )
 
 
 @dataclass(slots=True)
@@ -136,6 +152,16 @@ class Board:
             "tokens_in": told.tokens_in,
             "tokens_out": told.tokens_out,
             "money": round(told.money, 4),
+            "budgets": {
+                name: {
+                    "tokens": s.tokens,
+                    "calls": s.calls,
+                    "money": round(s.money, 4),
+                    "smaller": s.smaller,
+                    "left_out": s.left_out,
+                }
+                for name, s in told.budgets.items()
+            },
             "covered": good / whole if whole else float(not self.sources),
         }
 

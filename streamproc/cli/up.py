@@ -50,7 +50,7 @@ def up(
 
 
 async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers: int) -> None:
-    from streamproc.cli.endpoints import environ
+    from streamproc.cli.endpoints import budgets, environ
     from streamproc.pipeline.means import means
     from streamproc.pipeline.parts import plan_of
     from streamproc.pipeline.process import working
@@ -61,7 +61,7 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
     assert task is not None, "this is a coroutine"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     plans = [plan_of(name) for name in names]
-    async with means(workers=workers, environ=environ(told)) as has, deployed(told) as bus:
+    async with means(workers=workers, environ=environ(told), budgets=budgets(told)) as has, deployed(told) as bus:
         claims, collector = open_claims(told), told.otel.endpoint
         work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector)
         async with work as process, observed(process.at_work, host=told.http.host, port=told.http.port) as port:
