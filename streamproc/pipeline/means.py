@@ -12,7 +12,6 @@ from streamproc.errors import Misconfigured, StreamprocError, Unreachable
 from streamproc.models.budget import Budgets
 from streamproc.models.card import Served
 from streamproc.models.endpoint import endpoints
-from streamproc.models.observer import running
 from streamproc.models.pool import Pool, Record, model_of
 from streamproc.models.transport import AiohttpTransport
 from streamproc.pipeline.replay_archive import Archive
@@ -44,6 +43,8 @@ class Means:
 
     async def _built_in(self) -> str:
         if not self._observer:
+            from streamproc.models.observer import running  # a server's framework, which few runs need
+
             self._observer, _ = await self._stack.enter_async_context(running())
         return self._observer
 

@@ -13,7 +13,6 @@ from streamproc.pipeline.means import Means
 from streamproc.pipeline.parts import PARTS, Plan
 from streamproc.pipeline.replay_archive import Archive
 from streamproc.runner import Backoff, Bounds, Service
-from streamproc.runner.observe import lag
 from streamproc.runner.tracing import Tracing, traced
 
 
@@ -64,6 +63,8 @@ class Process:
 
     async def idle(self) -> bool:
         """Everything there is has been read and worked off, by these services and whoever else works in them."""
+        from streamproc.runner.observe import lag  # with it comes a web server, which a run needs for nothing else
+
         for name, service in self.services.items():
             held = sum(map(len, (await self._bus.members(name)).values()))
             if held < self._bus.partitions or not all(r.quiet for r in service.runners.values()) or await lag(service):
