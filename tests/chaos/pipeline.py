@@ -88,6 +88,8 @@ class Storm:
     sources: dict[str, Source] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     waiting: list[Fault] = field(default_factory=list)
+    calm_at: float = 0.0
+    """Since then nothing else has happened: what is down again cannot be up."""
     slowest: tuple[float, str] = (0.0, "")
     late: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -177,20 +179,20 @@ class Storm:
 
     def _recovered(self) -> None:
         now = time.monotonic()
+        if self._background:
+            self.calm_at = now
         for fault in list(self.waiting):
             for (service, stream), before in list(fault.waits.items()):
                 source = self.sources[stream]
                 if self.heard.total(source, service) > before or not self.heard.has_work(source, service):
                     del fault.waits[service, stream]
-            took_s = now - fault.over_at
-            if not fault.waits:
-                self.slowest = max(self.slowest, (took_s, fault.what))
-            elif took_s > RECOVERS_S:
-                self.slowest = max(self.slowest, (took_s, fault.what))
-                self.late.append(f"{fault.what}: still no progress after {took_s:.0f} s: {fault.waits}")
-            else:
+            took_s = now - max(fault.over_at, self.calm_at)
+            if fault.waits and took_s <= RECOVERS_S:
                 continue
             self.waiting.remove(fault)
+            self.slowest = max(self.slowest, (took_s, fault.what))
+            if fault.waits:
+                self.late.append(f"{fault.what}: still no progress after {took_s:.0f} s: {fault.waits}")
 
 
 # the run ------------------------------------------------------------------------------------------------------------
