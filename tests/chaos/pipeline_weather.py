@@ -21,6 +21,8 @@ UNREACHABLE, INTERRUPTED = 4, 130
 """Exit codes of a process that found no broker at its start, and of one that was told to end."""
 SLACK_S = 1.0
 """What a process has sent and the endpoint has not read so far, when it is killed."""
+FAILURES = 10
+"""So many and it is given up: whoever cannot even start will not do so the next time."""
 KILLED_AT_S = 0.2
 """Before and after it is seen to be dead."""
 
@@ -182,7 +184,7 @@ class Services:
 
     def _last_words(self, number: int) -> str:
         log = next(self.folder.glob(f"{number:04}-*.log"))
-        return log.read_text(errors="replace")[-600:]
+        return log.read_text(errors="replace").strip()[-300:]
 
     async def close(self) -> None:
         for number in list(self.running):
