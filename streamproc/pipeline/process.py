@@ -63,11 +63,13 @@ class Process:
 
     async def idle(self) -> bool:
         """Everything there is has been read and worked off, by these services and whoever else works in them."""
-        from streamproc.runner.observe import lag  # with it comes a web server, which a run needs for nothing else
-
         for name, service in self.services.items():
             held = sum(map(len, (await self._bus.members(name)).values()))
-            if held < self._bus.partitions or not all(r.quiet for r in service.runners.values()) or await lag(service):
+            if (
+                held < self._bus.partitions
+                or not all(r.quiet for r in service.runners.values())
+                or not await service.caught_up()
+            ):
                 return False
         return True
 
