@@ -19,6 +19,7 @@ from streamproc.models.prompt import Picture, Prompt
 
 Media = Literal["images", "clips", "video"]
 JsonMode = Literal["schema", "object", "text"]
+LengthKey = Literal["max_tokens", "max_completion_tokens"]
 
 SEEN_ITEMS: Final = 4096
 """A server's cache is bounded by bytes, and nobody says by how many: what it dropped costs one call that is sent again."""
@@ -56,6 +57,7 @@ class Manner:
     json_mode: JsonMode = "text"
     label: str | None = None
     """Text before each picture: `Time {time_s:.1f}s:`, `<|image_{number}|>`. For clips and video, before each of them."""
+    length_key: LengthKey = "max_tokens"
     system_prefix: str | None = None
     uuids: bool = False
     processor: str = ""

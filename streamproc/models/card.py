@@ -25,6 +25,7 @@ from streamproc.topics import data
 
 Media = Literal["images", "clips", "video"]
 JsonMode = Literal["schema", "object", "text"]
+LengthKey = Literal["max_tokens", "max_completion_tokens"]
 
 NAME = r"[a-z0-9][a-z0-9.-]*"
 """Services are called after models, and topics and groups after services."""
@@ -59,6 +60,8 @@ class Speak(_Table):
     """`schema`: held to a JSON schema; `object`: to any JSON; `text`: asked in words."""
     system_prefix: str | None = None
     """Stands before every system prompt."""
+    length_key: LengthKey = "max_tokens"
+    """What the limit of an answer is called; OpenAI's models that think refuse the older name."""
     samples_at_once: bool = False
     """`n` is honoured: several samples share one upload and one prefill."""
     uuids: bool = False

@@ -207,7 +207,7 @@ class Endpoint:
         return _together(replies, call.samples)
 
     async def _once(self, call: Call, n: int, bill: _Bill, *, with_data: bool) -> Reply:
-        params = {**self._params, "max_tokens": call.max_tokens, **call.params}
+        params = {**self._params, self.manner.length_key: call.max_tokens, **call.params}
         if n > 1:
             params["n"] = n
         if call.stream:
@@ -306,6 +306,7 @@ def endpoints(
         model=served.model,
         media=speak.media,
         json_mode=speak.json_mode,
+        length_key=speak.length_key,
         label=speak.label,
         system_prefix=speak.system_prefix,
         uuids=speak.uuids,

@@ -16,6 +16,7 @@ import pybase64
 import simplejpeg
 
 from streamproc.errors import Rejected, Retryable
+from streamproc.models.body import LengthKey
 from streamproc.models.card import Served
 from streamproc.models.endpoint import Endpoint, endpoints, same_model
 from streamproc.models.failures import CacheMiss, TooMuch
@@ -49,6 +50,7 @@ class Probe:
 
     def __init__(self, endpoint: Endpoint, *, fresh: str) -> None:
         self._endpoint, self._fresh = endpoint, fresh
+        self._length: LengthKey = "max_tokens"
 
     async def all(self) -> list[Finding]:
         """Raises where nobody is there; what one ability brings about is its finding."""
@@ -59,6 +61,7 @@ class Probe:
 
     def _abilities(self) -> Sequence[Callable[[], Awaitable[Finding]]]:
         return (
+            self.max_tokens,  # first: the others limit their answers by the name that it finds
             self.images,
             self.uuid,
             self.video,
@@ -82,8 +85,8 @@ class Probe:
         except Retryable as e:
             return Finding(name, "unclear", str(e)[:200])
 
-    async def _ask(self, *content: Part, **params: Any) -> Reply:
-        return await self._endpoint.raw(content, {"max_tokens": 8, **params}, deadline_s=DEADLINE_S)
+    async def _ask(self, *content: Part, most: int = 8, **params: Any) -> Reply:
+        return await self._endpoint.raw(content, {self._length: most, **params}, deadline_s=DEADLINE_S)
 
     # one ability each ---------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,20 @@ class Probe:
             return Finding("model", "yes", seen)
         near = [m for m in served if same_model(m, wanted)] or list(served)
         return Finding("model", "no", seen, f'served_name = "{near[0]}"' if near else None)
+
+    async def max_tokens(self) -> Finding:
+        """A refusal of every call would be taken for one of everything else."""
+        try:
+            await self._ask(ASK)
+        except Rejected as refusal:
+            self._length = "max_completion_tokens"
+            try:
+                await self._ask(ASK)
+            except Rejected:
+                self._length = "max_tokens"  # it was not the name
+                raise refusal from None
+            return Finding("max_tokens", "no", str(refusal)[:200], f'length_key = "{self._length}"')
+        return Finding("max_tokens", "yes", "it took the older name for the limit of an answer")
 
     async def images(self) -> Finding:
         """Twice as many each time, until it is too much; a server that names its limit ends it at once."""
@@ -164,9 +181,7 @@ class Probe:
 
     async def _json(self, **params: Any) -> Any:
         try:
-            return orjson.loads(
-                (await self._ask(_text("Name a colour, as JSON."), **params, max_tokens=64)).samples[0].text
-            )
+            return orjson.loads((await self._ask(_text("Name a colour, as JSON."), **params, most=64)).samples[0].text)
         except (Rejected, orjson.JSONDecodeError):
             return None
 
@@ -210,7 +225,7 @@ class Probe:
 
     async def context(self) -> Finding:
         try:
-            await self._ask(ASK, max_tokens=ANSWERS_AT_MOST)
+            await self._ask(ASK, most=ANSWERS_AT_MOST)
         except TooMuch as e:
             if e.of == "tokens" and e.limit is not None:
                 return Finding("context", "yes", f"it has room for {e.limit} tokens", f"context_tokens = {e.limit}")

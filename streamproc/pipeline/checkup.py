@@ -191,7 +191,7 @@ async def _serves(one: Served, replica: Endpoint) -> Finding:
 async def _calls(one: Served, replica: Endpoint) -> Finding:
     hop, began = f"endpoint {one.name} at {replica.url}", time.monotonic()
     try:
-        reply = await replica.raw(HELLO, {"max_tokens": 8}, deadline_s=DEADLINE_S)
+        reply = await replica.raw(HELLO, {replica.manner.length_key: 8}, deadline_s=DEADLINE_S)
     except (Retryable, Rejected, Fatal) as e:
         return of_error(hop, e, remedy=f"streamproc models check {one.name} says what it honours")
     told = "and counts tokens" if reply.tokens else "and counts no tokens"

@@ -35,7 +35,7 @@ from streamproc.models.failures import (
     broken,
     failure,
 )
-from streamproc.models.observer import Settings, running
+from streamproc.models.observer import ABILITIES, Settings, running
 from streamproc.models.pool import Model, Pool, Record
 from streamproc.models.prompt import Fit, Picture, Prompt
 from streamproc.models.replicas import Asked
@@ -119,12 +119,21 @@ async def test_samples_come_in_several_calls_where_it_does_not_and_tokens_are_su
 
 
 async def test_a_server_that_ignores_n_in_silence_is_asked_for_the_rest(transport: AiohttpTransport) -> None:
-    async with running(Settings(honours=frozenset({"logprobs"}))) as (url, _):
+    async with running(Settings(honours=frozenset({"logprobs", "max_tokens"}))) as (url, _):
         endpoint = Endpoint(url, Manner(model="observer"), transport=transport)
         first = await endpoint.ask(Call(prompt=window(), samples=3), deadline_s=10)
         again = await endpoint.ask(Call(prompt=window(), samples=3), deadline_s=10)
     assert [len(h.reply.samples) for h in (first, again)] == [3, 3]
     assert [h.calls for h in (first, again)] == [3, 3]
+
+
+async def test_the_limit_of_an_answer_goes_by_the_name_that_its_model_takes(transport: AiohttpTransport) -> None:
+    async with running(Settings(honours=ABILITIES - {"max_tokens"})) as (url, _):
+        with pytest.raises(BadRequest, match="max_completion_tokens"):
+            await Endpoint(url, Manner(model="observer"), transport=transport).ask(Call(prompt=window()), deadline_s=5)
+        newer = Endpoint(url, Manner(model="observer", length_key="max_completion_tokens"), transport=transport)
+        heard = await newer.ask(Call(prompt=window(), max_tokens=1), deadline_s=5)
+    assert heard.reply.samples[0].finish == "length"
 
 
 async def test_the_overlap_goes_by_uuid_and_a_lost_cache_is_sent_again(transport: AiohttpTransport) -> None:

@@ -24,7 +24,7 @@ async def test_a_server_that_honours_everything_is_told_so() -> None:
     found = await probed(Settings(image_limit=5, context_tokens=9000))
     assert {name for name, f in found.items() if f.verdict == "yes"} == {
         *("model", "images", "uuid", "video", "n", "json_schema"),
-        *("choice", "logprobs", "load", "stream", "cached", "context"),
+        *("choice", "logprobs", "load", "stream", "cached", "context", "max_tokens"),
     }
     assert [f.write for f in found.values() if f.write] == [
         "image_limit = 5",
@@ -40,6 +40,14 @@ async def test_a_server_that_honours_everything_is_told_so() -> None:
 async def test_what_is_passed_over_in_silence_is_noticed(ability: str) -> None:
     found = await probed(Settings(honours=ABILITIES - {ability}, image_limit=4))
     assert [name for name, f in found.items() if f.verdict == "no"] == [ability]
+
+
+async def test_a_server_that_wants_the_newer_name_of_the_limit_is_asked_by_it() -> None:
+    found = await probed(Settings(honours=ABILITIES - {"max_tokens"}, image_limit=5, context_tokens=9000))
+    assert found["max_tokens"].write == 'length_key = "max_completion_tokens"'
+    assert "Use 'max_completion_tokens'" in found["max_tokens"].seen
+    assert found["context"].write == "context_tokens = 9000"
+    assert found["images"].write == "image_limit = 5"
 
 
 async def test_every_replica_of_an_endpoint_is_checked() -> None:

@@ -122,7 +122,7 @@ async def test_a_label_outside_of_the_list_is_refused_and_asked_for_again() -> N
 
 
 async def test_a_server_that_knows_no_schemas_is_told_in_words_and_read_all_the_same() -> None:
-    story, simple = Watching.of(), Settings(model="default", honours=frozenset())
+    story, simple = Watching.of(), Settings(model="default", honours=frozenset({"max_tokens"}))
     async with (
         observed(card="openai-compatible", settings=simple) as (pool, _),
         story.running("caption.m", Captioner("m", pool)),

@@ -24,7 +24,9 @@ from streamproc.models.observer.faults import Fault
 from streamproc.models.observer.pictures import Picture, Unreadable, compare, measure
 from streamproc.models.observer.tables import rows_in
 
-ABILITIES: Final = frozenset({"uuid", "n", "json_schema", "choice", "logprobs", "video", "load", "stream", "cached"})
+ABILITIES: Final = frozenset(
+    {"uuid", "n", "json_schema", "choice", "logprobs", "video", "load", "stream", "cached", "max_tokens"}
+)
 
 PATCH: Final = 28
 """A token is 28 × 28 pixels, as with Qwen2.5-VL."""
@@ -142,6 +144,12 @@ class Observer:
     def _answer(self, body: Mapping[str, Any], fault: Fault | None) -> dict[str, Any]:
         if body.get("model") != self.settings.model:
             raise Refusal(404, f"The model `{body.get('model')}` does not exist.", kind="NotFoundError")
+        if "max_tokens" in body and "max_tokens" not in self.settings.honours:
+            raise Refusal(
+                400,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'"
+                " instead.",
+            )
         read = self.read(body)
         most = int(body.get("max_completion_tokens") or body.get("max_tokens") or 512)
         into = read.tokens[-1] if read.tokens else 0
