@@ -42,6 +42,9 @@ class Pace(Look, Protocol):
     def room(self, source: Source, index: int, *, ahead: int) -> Awaitable[None]:
         """Back when no running service that reads what we write is `ahead` or more behind index."""
 
+    def behind(self, source: Source, index: int) -> Awaitable[int]:
+        """How many numbers before index the slowest running service that reads what we write has still to answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -1,4 +1,5 @@
-"""Pacing: a writer of files and replays keeps at most so far ahead of the slowest running service that reads it.
+"""Pacing: a writer of files and replays keeps at most so far ahead of the slowest running service that reads it; a writer of
+feeds knows how far that is behind.
 
 What each service has accounted for is read off the coverage table. Where a service is not running nobody waits for it:
 retention holds what it has not read.
@@ -92,6 +93,13 @@ class Paced(Look):
                     await moved.wait()
             except TimeoutError:
                 continue  # look again: a service may have gone
+
+    async def behind(self, source: Source, index: int) -> int:
+        if source.stream not in self._accounted:
+            self._listen(source.stream)
+        bases = {s: self._base(source, s) for s in source.readers.get(self._writes, ())}
+        running = [base for s, base in bases.items() if base < index and await self._roster.running(s)]
+        return index - min([index, *running])
 
     def _base(self, source: Source, service: str) -> int:
         """The first index a service owes and has not accounted for."""

@@ -36,6 +36,7 @@ from streamproc.video.follow import Feed
 from streamproc.video.footage import Keep
 from streamproc.video.glance import Glance
 from streamproc.video.jobs import SLICE_S
+from streamproc.video.lag import BLOCK, Lag, left_out
 from streamproc.video.recipe import grid_of, sampling_of
 from streamproc.video.sources import Found
 from streamproc.video.watched import SETTLED_S, Watched
@@ -123,6 +124,7 @@ class Decode(Follow):
             cut = Cut.on(here.grid, sampling_of(here.task.get("sampling") or {}, here.grid))
             place = address.parse(here.uri, secrets=self._secrets)
             keep = Keep.parse(here.footage).of(here) if here.live and here.footage else None
+            Lag.parse(here.lag)
         except Misconfigured as e:  # of one stream; the process has others
             raise Rejected(f"{here.stream}: {e}") from e
         if here.live and isinstance(cut.sampling.rule, Every):
@@ -132,7 +134,7 @@ class Decode(Follow):
         if place.is_file and await asyncio.to_thread(Path(place.target).is_dir):
             steps = self._folder(here, Path(place.target), at)
         elif here.live:
-            steps = self._feed(here, cut, place, keep, at, until)
+            steps = self._feed(here, cut, place, keep, at, until, look)
         else:
             steps = self._file(here, cut, place, at, until, look)
         async with aclosing(steps):
@@ -147,7 +149,7 @@ class Decode(Follow):
         return _paced(_before(until, here, cut, steps), here, look, ahead)
 
     async def _feed(
-        self, here: Source, cut: Cut, place: Address, keep: Keep | None, at: Place, until: int | None
+        self, here: Source, cut: Cut, place: Address, keep: Keep | None, at: Place, until: int | None, look: Pace
     ) -> AsyncGenerator[Step]:
         began_ms = self._begins_ms(here, cut) if at.began_ms is None else at.began_ms
         cut = replace(cut, began=datetime.fromtimestamp(began_ms / 1000, UTC))
@@ -168,7 +170,7 @@ class Decode(Follow):
             )
             async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
                 async for records, index in steps:
-                    yield records, Place(index, began_ms)
+                    yield [await _kept(r, here, look) for r in records], Place(index, began_ms)
 
     async def _folder(self, here: Source, folder: Path, at: Place) -> AsyncGenerator[Step]:
         """No windows of its own: each video that has stopped growing there is a stream, under the task as it stands then.
@@ -226,6 +228,14 @@ def _changes(here: Source, newest: Source, look: Pace, index: int) -> int | None
         found = look.in_force(here.stream, here.generation, middle)
         same, other = (middle, other) if found is None or found.revision == here.revision else (same, middle)
     return other
+
+
+async def _kept(window: Window, here: Source, look: Pace) -> Window:
+    """A window of a feed; without its pictures where those who look at them are too far behind for its lag policy."""
+    if here.lag == BLOCK or not window.frames:
+        return window
+    behind, step_s = await look.behind(here, window.index), float(Fraction(here.grid.step))
+    return window if Lag.parse(here.lag).keeps(window.index, behind=behind, step_s=step_s) else left_out(window)
 
 
 async def _before(

@@ -232,6 +232,7 @@ class _OnFootage:
     def __init__(self, look: Pace) -> None:
         self._look = look
         self.source, self.get, self.expect, self.room = look.source, look.get, look.expect, look.room
+        self.behind = look.behind
 
     def in_force(self, stream: str, generation: int, index: int) -> Source | None:
         found = self._look.in_force(stream, generation, index)
