@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from itertools import pairwise, product
 
 from streamproc import wire
 from streamproc.bus.contract import Bus
@@ -17,6 +18,8 @@ from streamproc.topics import topic
 from streamproc.wire import Stored
 
 KINDS = ("done", "failed", "skipped")
+GRID = "decode"
+"""Whose numbers are windows."""
 
 
 class Account:
@@ -28,6 +31,8 @@ class Account:
     def __init__(self, owes: Iterable[str] = ()) -> None:
         """`owes`: whose numbers it will answer, also those of which nothing has been heard."""
         self.owes = frozenset(owes)
+        self.unowed = Ranges()
+        """Windows that it answers for under no revision: it was named later, or for a while it was not."""
         self._taken: dict[str, Ranges] = {}
         self._counts: dict[str, int] = {}
         self._hours: dict[tuple[int, str], Coverage] = {}
@@ -64,9 +69,14 @@ class Account:
 
     def complete(self, first: int = 0) -> bool:
         """Every number from the first that is owed, the end included, has its outcome."""
-        return self.count is not None and all(
-            self._taken[root].has(first, count + 1) for root, count in self._counts.items()
-        )
+        return self.count is not None and all(self._whole(root, count, first) for root, count in self._counts.items())
+
+    def _whole(self, root: str, count: int, first: int) -> bool:
+        """Numbers that are no windows tell nothing of when they were: of those, all from the first that has an answer."""
+        taken = self._taken[root]
+        if self.unowed and root != GRID:
+            return taken.has(min((lo for lo, _ in taken), default=0), count + 1)
+        return (taken | self.unowed).has(first, count + 1)
 
     def times(self, kind: str) -> Ranges:
         """`done`, `failed`, `skipped` or `missing`, in stream time."""
@@ -86,12 +96,23 @@ class Progress:
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[str, int], dict[str, Account]] = defaultdict(dict)
+        self._revisions: dict[tuple[str, int], dict[int, tuple[int, frozenset[str]]]] = defaultdict(dict)
+        """Revision → the first number it is in force for, and the services it names."""
         self._moved = asyncio.Event()
 
     def of(self, source: Source, service: str) -> Account:
         account = self._accounts[source.stream, source.generation].get(service) or Account()
         account.owes = frozenset(rooted(service, source.services))
+        account.unowed = self._unowed(source, service)
         return account
+
+    def _unowed(self, source: Source, service: str) -> Ranges:
+        found = Ranges()
+        revisions = sorted(self._revisions[source.stream, source.generation].items())
+        for (_, (first, services)), (_, (until, _)) in pairwise(revisions):
+            if service not in services:
+                found.add(first, until)
+        return found
 
     def services(self, source: Source) -> list[str]:
         """Those that have spoken."""
@@ -113,9 +134,13 @@ class Progress:
         if stored.value is None:
             return
         try:
-            hour: Coverage = wire.decode(topic("coverage"), stored)
+            hour: Coverage | Source = wire.decode(topic(stored.topic), stored)
         except Unparseable:
-            return  # the one before stays in force; `topics tail coverage` shows this one, with the reason
+            return  # the one before stays in force; `topics tail` shows this one, with the reason
+        if isinstance(hour, Source):
+            there = self._revisions[hour.stream, hour.generation]
+            there[hour.revision] = hour.from_index if hour.revision else 0, frozenset(hour.services)
+            return
         accounts = self._accounts[hour.stream, hour.generation]
         accounts.setdefault(hour.service, Account()).hear(hour)
         self._moved.set()
@@ -125,8 +150,8 @@ class Progress:
 async def followed(bus: Bus) -> AsyncIterator[Progress]:
     progress = Progress()
     stops = []
-    for p in range(bus.partitions):
-        table = await bus.follow("coverage", p)
+    for name, p in product(("sources", "coverage"), range(bus.partitions)):
+        table = await bus.follow(name, p)
         for stored in table.under(b""):
             progress.hear(stored)
         stops.append(table.on_change(progress.hear))

@@ -83,15 +83,16 @@ def differs(there: Source, wanted: Source) -> list[str]:
     named = [n for n in ("uri", "live") if getattr(there, n) != getattr(wanted, n)]
     if (there.grid.origin, there.grid.step) != (wanted.grid.origin, wanted.grid.step):
         named.append("step")
-    return named + [f"task.{name}" for name in _differing(there.task, wanted.task)]
+    return named + [f"task.{name}" for name in differing(there.task, wanted.task)]
 
 
-def _differing(there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differing(there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Options of two tasks that are not the same, by name."""
     found: list[str] = []
     for name in dict.fromkeys((*there, *wanted)):
         one, other = there.get(name), wanted.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += _differing(one, other, f"{prefix}{name}.")
+            found += differing(one, other, f"{prefix}{name}.")
         elif one != other:
             found.append(prefix + name)
     return found
