@@ -33,6 +33,7 @@ from streamproc.stages import detect
 from streamproc.task import Sampling, Task
 from streamproc.video.recipe import grid_of, sampling_of
 from streamproc.video.sources import check
+from streamproc.wire import topic_of
 
 HALVES = {1: "1_half", 2: "2_half"}
 """What a game's streams are called."""
@@ -40,6 +41,8 @@ ROW = "row"
 """The preset of a describer that is a file."""
 MOST = 1_000_000
 """Windows of one stream: more than three weeks of them."""
+ENVELOPE_BYTES = 4096
+"""Of a record, at most: its id, its service, and who published it."""
 CLIP_MS = 1000
 """Nobody says how long a clip is: each counts as a second."""
 
@@ -103,6 +106,7 @@ def brought(
     made = []
     for name, said in found.items():
         check(name, remedy="streams are called after --as and the videos of the file")
+        _fits(said)
         made.append(
             Brought(
                 stream=name,
@@ -115,6 +119,15 @@ def brought(
             )
         )
     return made
+
+
+def _fits(said: Mapping[str, Sequence[Answer]]) -> None:
+    """Each answer into a record of its topic, before any of them is published."""
+    for answer in (a for answers in said.values() for a in answers):
+        most = topic_of(type(answer)).max_bytes
+        if (size := len(msgspec.json.encode(answer)) + ENVELOPE_BYTES) > most:
+            at = f"{answer.stream} at {answer.start_ms / 1000:g} s"
+            raise Rejected(f"{at}: {size} bytes of text, where {most} are allowed")
 
 
 def with_models(task: Task, format_: Format, models: Sequence[str]) -> Task:

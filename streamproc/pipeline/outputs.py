@@ -158,11 +158,12 @@ class Files:
         if not sources:
             return
         began = self._clock()
-        found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+        found: dict[str, dict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
         for name, record in await Tail(self._bus, [f.topic for f in FILES], sources).come():
-            found[record.stream][name].append(record)
+            found[record.stream][name][record.id] = record  # what a torn writer has said twice is there once
         for source in sources:
-            await asyncio.to_thread(self._write_one, source, found[source.stream])
+            of = {name: list(records.values()) for name, records in found[source.stream].items()}
+            await asyncio.to_thread(self._write_one, source, of)
         self._next_at = self._clock() + PATIENCE * (self._clock() - began)
 
     def _write_one(self, source: Source, found: Mapping[str, list[Record]]) -> None:

@@ -193,16 +193,16 @@ def rows(text: str) -> list[dict[str, Any]]:
 
 
 def test_json_is_a_document_a_stream_with_all_that_the_files_of_a_run_have(export: Export) -> None:
-    film(Path("a.mp4"), 8, ("red", 2.0, 6.0))
-    assert streamproc("run", "a.mp4", "--set", "labels=red box", "--out", "out") == Code.DONE
+    film(Path("z.mp4"), 8, ("red", 2.0, 6.0))
+    assert streamproc("run", "z.mp4", "--set", "labels=red box", "--out", "out") == Code.DONE
     assert import_(predictions("p.json", MATCH), "--as", "m", "--task", "soccer") == Code.DONE
     code, out = export("--all")
     first, second = map(json.loads, out.splitlines())
-    assert (code, first["stream"], second["stream"]) == (Code.DONE, "a", "m")
+    assert (code, first["stream"], second["stream"]) == (Code.DONE, "z", "m")
     assert first["complete"]
     for name in ("events", "verdicts", "coverage"):
-        assert first[name] == said(f"out/a/{name}.json")
-    captions = Path("out/a/captions.jsonl").read_text().splitlines()
+        assert first[name] == said(f"out/z/{name}.json")
+    captions = Path("out/z/captions.jsonl").read_text().splitlines()
     assert first["captions"] == list(map(json.loads, captions))
 
 

@@ -142,6 +142,7 @@ def test_what_no_row_speaks_of_is_told(capfd: pytest.CaptureFixture[str]) -> Non
         ("[]", [], Code.FAILED, "no rows"),
         ("{}", [], Code.FAILED, "f.json"),
         ("nothing", [], Code.FAILED, "f.json: JSON is malformed"),
+        (json.dumps([{"time": 1, "raw": "\0" * 200_000}]), [], Code.FAILED, "m at 1 s: 12"),
         ("[]", ["--format", "spoting"], Code.USAGE, "did you mean 'spotting'"),
         ("[]", ["--model", "My Model"], Code.USAGE, "small letters"),
         ("[]", ["--as", "a/../b"], Code.USAGE, "give another with --as"),
@@ -221,7 +222,7 @@ async def test_wherever_an_import_ends_the_next_one_says_the_rest_and_nothing_tw
             await bus.close()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_killed_at_any_moment_it_ends_with_the_same_files(seed: int) -> None:
     rows = {2.0 * i: GOAL if i % 50 == 0 else "None" for i in range(1500)}
     file, rng = predictions("p.json", rows), random.Random(seed)
