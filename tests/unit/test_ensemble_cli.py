@@ -247,7 +247,7 @@ def test_ctrl_c_keeps_what_was_answered_and_says_no_more_than_that(ensemble: Ens
 
 def test_what_could_not_be_read_is_asked_again_by_the_next_call(ensemble: Ensemble) -> None:
     three()
-    with observing(Settings(honours=frozenset({"max_tokens"}))) as (url, _):  # it knows no schema, and answers in words of its own
+    with observing(Settings(honours=frozenset({"max_tokens"}))) as (url, _):  # no schema, and words of its own
         told = ensemble("--rule", "cluster", *ALL, "--out", "out.csv", "--model", f"observer@{url}")
     assert told.code == 3
     assert "2 clips have no answer that could be read" in told.stderr
