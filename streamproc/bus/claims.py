@@ -53,6 +53,11 @@ class Claims:
     def __init__(self, store: Store | None, *, threshold_bytes: int | None = None) -> None:
         self._store, self._threshold = store, threshold_bytes
 
+    @property
+    def takes_any_size(self) -> bool:
+        """There is a store."""
+        return self._store is not None
+
     async def check_in(self, entry: Entry, max_bytes: int) -> Entry:
         """The entry, or a claim to it where it is larger than `max_bytes` (or than the threshold set for all topics)."""
         limit = min(max_bytes, self._threshold or max_bytes)

@@ -84,7 +84,11 @@ class Runner:
         self.service, self.stage = shared.service, shared.stage
         self.counts, self.now = shared.counts, shared.now
         self.speech = Speech(
-            self.service, partitions=shared.bus.partitions, now=shared.now, rng=shared.rng, oversized=claims is not None
+            self.service,
+            partitions=shared.bus.partitions,
+            now=shared.now,
+            rng=shared.rng,
+            oversized=claims is not None and claims.takes_any_size,
         )
         self.book = Book(
             self.service, version=self.stage.version, lease=lease, speak=self.speech.coverage, now=shared.now

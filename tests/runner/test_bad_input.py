@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from streamproc.bus.claims import Claims
 from streamproc.errors import LeftOut, NotYet, Rejected
 from streamproc.messages import Detection, Event, Outcome, Record, Sighting, Window
 from streamproc.stage import Each, Look, Row
@@ -160,7 +161,7 @@ async def test_an_answer_larger_than_its_topic_allows_is_a_failure_of_its_input(
 
     rig = Rig.of()
     rig.windows(rig.source("m", "detect.a"), 0, 1, 2)
-    async with rig.running("detect.a", Shout()):
+    async with rig.running("detect.a", Shout(), claims=Claims(None)):  # as settings without a store give them
         await rig.until(lambda: len(rig.said("detections")) == 3)
     failed = rig.said("detections")["m", 1]
     assert failed.outcome == "failed"
