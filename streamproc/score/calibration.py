@@ -77,6 +77,30 @@ class Fit:
         return cls(method=method, confidence=x, probability=y)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """A fit for everything, and one for each class that has enough to be fitted by itself."""
+
+    everything: Fit
+    per_class: Mapping[int, Fit]
+
+    def __call__(self, confidence: Floats, label: Ints) -> Floats:
+        found = self.everything(confidence)
+        for number, own in self.per_class.items():
+            found = np.where(label == number, own(confidence), found)
+        return found
+
+
+def by_class(confidence: Floats, hit: Bools, label: Ints, *, method: Method, least: int) -> Lines:
+    """`least`: so many predictions of a class, right ones and wrong ones among them; fewer say more together with the rest."""
+    own = {}
+    for number in np.unique(label).tolist():
+        of = label == number
+        if np.count_nonzero(of) >= least and 0 < np.count_nonzero(hit[of]) < np.count_nonzero(of):
+            own[number] = fit(confidence[of], hit[of], method=method)
+    return Lines(everything=fit(confidence, hit, method=method), per_class=own)
+
+
 def fit(confidence: Floats, hit: Bools, *, method: Method) -> Fit:
     if not len(confidence):
         raise Rejected("nothing to calibrate: no prediction among the games to fit on")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamproc.errors import Rejected
 from streamproc.score import calibration
 from streamproc.score.calibration import Fit, Method
-from streamproc.score.spots import Bools, Floats
+from streamproc.score.spots import Bools, Floats, Ints
 
 SAID = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
@@ -90,6 +90,30 @@ def test_where_surer_is_worse_platt_says_that_confidence_says_nothing() -> None:
 def test_a_file_that_is_no_calibration_is_refused_by_name(plain: dict[str, object]) -> None:
     with pytest.raises(Rejected, match=r"^f: not a calibration"):
         Fit.parse(plain, file="f")
+
+
+def test_a_class_with_enough_predictions_has_its_own_line_and_the_rest_share_one() -> None:
+    confidence, hit = overconfident(400, 4)
+    label = np.repeat([0, 1, 2], [300, 90, 10])
+    hit[label == 1] = True  # nothing to tell apart: no line can be fitted to it alone
+    lines = calibration.by_class(confidence, hit, label, method="platt", least=50)
+    assert list(lines.per_class) == [0]
+    said = np.full(3, 0.9)
+    own = calibration.fit(confidence[:300], hit[:300], method="platt")(said)[0]
+    every = calibration.fit(confidence, hit, method="platt")(said)[0]
+    assert lines(said, np.array([0, 1, 2])).tolist() == [own, every, every]
+
+
+def test_lines_by_class_are_better_than_one_where_classes_differ() -> None:
+    def said(seed: int) -> tuple[Floats, Bools, Ints]:
+        confidence, hit = overconfident(2000, seed)
+        return confidence, np.where(np.arange(2000) < 1000, hit, confidence > 0.6), np.repeat([0, 1], 1000)
+
+    confidence, hit, label = said(5)
+    one, each = (
+        calibration.by_class(*said(6), method="isotonic", least=least)(confidence, label) for least in (10**6, 30)
+    )
+    assert calibration.reliability(each, hit).brier < calibration.reliability(one, hit).brier
 
 
 def test_nothing_to_fit_on_is_said() -> None:

@@ -15,6 +15,7 @@ from streamproc.cli import build
 from streamproc.cli.frame import exit_code
 from streamproc.formats import submission
 from streamproc.formats.soccernet import LABELS, Spot
+from streamproc.stages.ensemble.votes import Calibration
 from tests.score import official
 from tests.score.test_dashcam import CLIP, OTHER
 
@@ -225,6 +226,55 @@ def test_agreement_of_runs_is_a_confidence(run: Run, folder: Path) -> None:
     found, _ = asked(run, "calibration", *arguments)
     assert found["all"]["count"][7] == sum(found["all"]["count"])  # two of two: 3/4 for every one
     assert run("calibration", *spotting(folder)[1:], "--confidence", "agreement")[0] == 2
+
+
+def test_labels_with_enough_predictions_are_calibrated_by_themselves_as_the_ensemble_takes_it(
+    run: Run, folder: Path
+) -> None:
+    often = official.made_up(12, games=4, predictions=900, labels=200)
+    official.write(folder / "often", often)
+    arguments = (*spotting(folder / "often")[1:], "--fit", "*00[01]", "--test", "*00[23]", "--out", folder / "c.json")
+    found, _ = asked(run, "calibration", *arguments, "--per-label", "--method", "platt")
+    line = Calibration.model_validate_json((folder / "c.json").read_bytes())
+    assert line.of == "own"
+    assert set(line.per_label) == set(found["fit"]["per_label"]) <= set(LABELS)
+    assert line.per_label
+    assert found["test"]["after"]["ece"] < found["test"]["before"]["ece"]
+
+
+def test_agreement_within_a_run_counts_models_and_windows(run: Run, tmp_path: Path) -> None:
+    official.write(tmp_path, {"g": ([Spot(half=1, time_ms=5000, label="Goal")], [])})
+
+    def life(n: int, at_ms: int, votes: str, **more: object) -> dict[str, Any]:
+        said = [{"model": v[0], "index": int(v[1:])} for v in votes.split()]
+        event = {"id": f"g/1_x/e{n}", "revision": 1, "state": "close", "label": "goal", "start_ms": at_ms}
+        return event | {"end_ms": at_ms, "time_ms": at_ms, "votes": said, "looked": ["a", "b"], "index": n} | more
+
+    events = tmp_path / "out" / "g" / "1_x" / "events.json"
+    events.parent.mkdir(parents=True)
+    rows = [
+        life(0, 5000, "a1 b1"),
+        life(1, 60_000, "a9"),
+        life(1, 90_000, "b9", revision=0),
+        life(2, 0, "a1", label="?"),
+    ]
+    events.write_text(json.dumps(rows))
+    labels = ("--labels", tmp_path / "labels", "--confidence", "agreement", "--predictions")
+    found, err = asked(run, "calibration", *labels, tmp_path / "out")
+    assert [(said, came) for n, said, came in zip(*(found["all"][k] for k in TABLE), strict=True) if n] == [
+        (0.5, 0.0),
+        (0.75, 1.0),
+    ]
+    assert "1 × half without events, scored as if nothing had been found: g 2" in err
+    assert "row 4 ('?')" in err
+    events.write_text(json.dumps([life(0, 0, "a1") | {"votes": 3}]))
+    code, _, err = run("calibration", *labels, tmp_path / "out")
+    assert code == 1
+    assert f"{events} row 1: " in err
+    assert run("calibration", *labels, tmp_path / "labels")[0] == 2
+
+
+TABLE = ("count", "confidence", "accuracy")
 
 
 # agreement, windows, overdetection ----------------------------------------------------------------------------------

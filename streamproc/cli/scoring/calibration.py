@@ -17,7 +17,10 @@ from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.games import Games
-    from streamproc.score.calibration import Reliability
+    from streamproc.score.calibration import Lines, Reliability
+
+LEAST = 30
+"""Predictions that a label needs for a fit of its own."""
 
 
 class Method(StrEnum):
@@ -44,7 +47,8 @@ def calibration(
         typer.Option(
             "--predictions",
             metavar="DIR",
-            help="GAME/results_spotting.json below it; several for --confidence agreement.",
+            help="GAME/results_spotting.json below it. For --confidence agreement several, of runs, samples or models; or one "
+            "`run --out` folder, whose events say which models and windows saw them.",
         ),
     ],
     fit: Annotated[
@@ -61,10 +65,17 @@ def calibration(
     ] = Method.isotonic,
     confidence: Annotated[
         Confidence,
-        typer.Option("--confidence", help="own: what the models say; agreement: how many of the runs saw it."),
+        typer.Option(
+            "--confidence", help="own: what the models say; agreement: how many runs, or models and windows, saw it."
+        ),
     ] = Confidence.own,
+    per_label: Annotated[
+        bool,
+        typer.Option("--per-label", help=f"A fit for each label with {LEAST} predictions or more; the rest share one."),
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="F", help="Write the fit there, for the ensemble.")
+        Path | None,
+        typer.Option("--out", metavar="F", help="Write the fit there, for --set ensemble.calibration=@F."),
     ] = None,
     within: WithinOption = 5.0,
     plot: PlotOption = None,
@@ -76,32 +87,57 @@ def calibration(
         raise Misconfigured("a fit needs --fit and --test: games to fit on, and other games to judge it on")
     if confidence is Confidence.own and len(predictions) > 1:
         raise Misconfigured("several --predictions make sense with --confidence agreement only")
-    if confidence is Confidence.agreement and len(predictions) < 2:
-        raise Misconfigured("--confidence agreement needs two --predictions or more")
     from streamproc.cli.scoring import games as folders
     from streamproc.score import calibration as worth
 
     within_ms = round(1000 * within)
-    read = folders.read(labels, predictions[0])
-    if confidence is Confidence.agreement:
-        read = agreed(read, predictions, within_ms=within_ms)
+    if confidence is Confidence.own:
+        read = folders.read(labels, predictions[0])
+    elif len(predictions) == 1:
+        from streamproc.cli.scoring import voted
+
+        read = voted.read(labels, predictions[0])
+    else:
+        read = agreed(folders.read(labels, predictions[0]), predictions, within_ms=within_ms)
     before = measured(read, within_ms)
     result: dict[str, Any] = {"confidence": confidence.value, "within_s": within, "all": _table(before)}
     tables = {"all games": before}
     if fit is not None and test is not None:
         on, held_out = folders.apart(read, fit, test)
-        line = worth.fit(on.predictions.confidence, hits(on, within_ms), method=method.value)
+        least = LEAST if per_label else len(on.predictions) + 1
+        lines = worth.by_class(
+            on.predictions.confidence,
+            hits(on, within_ms),
+            on.predictions.label,
+            method=method.value,
+            least=least,
+        )
+        mended = lines(held_out.predictions.confidence, held_out.predictions.label)
         tables = {
             "before": measured(held_out, within_ms),
-            "after": worth.reliability(line(held_out.predictions.confidence), hits(held_out, within_ms)),
+            "after": worth.reliability(mended, hits(held_out, within_ms)),
         }
-        result |= {"method": method.value, "fit": line.plain(), "test": {name: _table(t) for name, t in tables.items()}}
+        document = written(lines, confidence)
+        result |= {"method": method.value, "fit": document, "test": {name: _table(t) for name, t in tables.items()}}
         if out:
-            out.write_text(json.dumps(line.plain(), indent=2) + "\n")
+            out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     result["problems"] = read.problems.plain()
     report.warn(read.problems)
     report.draw(plot, "reliability", tables)
     frame.emit(report.plain(result)) if as_json else _show(tables)
+
+
+def written(lines: Lines, confidence: Confidence) -> dict[str, Any]:
+    """As the ensemble takes it."""
+    from streamproc.formats.soccernet import LABELS
+
+    document = lines.everything.plain() | {"of": confidence.value}
+    if lines.per_class:
+        own = {LABELS[number]: line.plain() for number, line in sorted(lines.per_class.items())}
+        document["per_label"] = {
+            name: {"confidence": line["confidence"], "probability": line["probability"]} for name, line in own.items()
+        }
+    return document
 
 
 def hits(games: Games, within_ms: int) -> Any:
