@@ -71,6 +71,7 @@ _LIST_KEYS: Final = (
     "output",
     "actions",
 )
+_SEEN_KEYS: Final = ("detected", "present", "occurred", "happened", "visible", "seen")
 _FIELD_KEYS: Final = frozenset((*_DETAIL_KEYS, *_CONFIDENCE_KEYS, "team"))
 
 _TEMPLATE: Final = re.compile(
@@ -101,7 +102,7 @@ def events(text: str, labels: Labels = AS_SAID, *, prompt: str | None = None, cu
         return Answer(outcome="done", how="null", events=())
     read = ladder.read(text, prompt=prompt, cut=cut)
     how, found, nothing, echoes = list(read.how), list[Event](), False, 0
-    items = chain.from_iterable(_items(value, alone=read.whole) for value in read.values)
+    items = chain.from_iterable(_items(value, labels, alone=read.whole) for value in read.values)
     for item in islice(items, _MOST):
         if item is None:
             nothing = True
@@ -109,6 +110,8 @@ def events(text: str, labels: Labels = AS_SAID, *, prompt: str | None = None, cu
         if isinstance(item, dict) and _is_template(item):
             echoes += 1
             continue
+        if isinstance(item, _Keyed) and "keyed" not in how:
+            how.append("keyed")
         if (event := _event(item, labels)) is not None:
             found.append(event)
     if not found and not nothing and not echoes and not _has_objects(read.values):
@@ -154,14 +157,18 @@ _DEEPEST: Final = 4
 """Lists and wrappers around an event. Who nests deeper says nothing that we know to read."""
 
 
-def _items(value: Any, *, alone: bool, depth: int = 0) -> Iterator[dict[str, Any] | str | None]:
+class _Keyed(dict[str, Any]):
+    """An event whose label stood as the key before it."""
+
+
+def _items(value: Any, labels: Labels, *, alone: bool, depth: int = 0) -> Iterator[dict[str, Any] | str | None]:
     """What may be an event; None for what says that there is none. Bare strings and empty lists count only where they are
     the whole answer: brackets in prose are no list of events."""
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
         if value or alone:
-            yield from _within(value, depth)
+            yield from _within(value, labels, depth)
     elif isinstance(value, list):
         if not value and alone:
             yield None
@@ -169,32 +176,58 @@ def _items(value: Any, *, alone: bool, depth: int = 0) -> Iterator[dict[str, Any
             if isinstance(item, str) and alone and not is_nothing(item):
                 yield item
             else:
-                yield from _items(item, alone=alone, depth=depth + 1)
+                yield from _items(item, labels, alone=alone, depth=depth + 1)
     elif alone and is_nothing(value):
         yield None
     elif alone and depth == 0 and isinstance(value, str):  # JSON that was written into a string of JSON
         for inner in ladder.read(value).values:
-            yield from _items(inner, alone=False, depth=1)
+            yield from _items(inner, labels, alone=False, depth=1)
 
 
-def _within(item: dict[str, Any], depth: int) -> Iterator[dict[str, Any] | str | None]:
+def _within(item: dict[str, Any], labels: Labels, depth: int) -> Iterator[dict[str, Any] | str | None]:
     """An object, or the events that it wraps."""
     if not item:
         yield None
         return
-    item = _folded(item)
+    as_said, item = item, _folded(item)
     for key in () if item.keys().isdisjoint(_LIST_KEYS) else _LIST_KEYS:
         inner = item.get(key, 0)
         if isinstance(inner, list | dict) or (key in item and is_nothing(inner)):
-            yield from _items(inner, alone=True, depth=depth + 1)
+            yield from _items(inner, labels, alone=True, depth=depth + 1)
             return
     label = _first(item, _LABEL_KEYS)
-    if isinstance(label, dict | list):  # {"event": {"label": …}}
-        yield from _items(label, alone=True, depth=depth + 1)
+    if label is None and (keyed := _keyed(as_said, labels)):
+        yield from keyed
+    elif isinstance(label, dict | list):  # {"event": {"label": …}}
+        yield from _items(label, labels, alone=True, depth=depth + 1)
     elif is_nothing(label) and not item.keys().isdisjoint(_LABEL_KEYS):
         yield None
     else:
         yield item
+
+
+def _keyed(item: dict[str, Any], labels: Labels) -> list[dict[str, Any] | None]:
+    """{"Goal": {…}, "Foul": [{…}], "Corner": null}: events by labels that the task knows; None for what was not seen. Of a
+    number nobody knows what it counts: where one stands, that nothing was seen is not believed of the others either."""
+    found, unread = list[dict[str, Any] | None](), False
+    for label, said in islice(item.items(), _MOST_KEYS):
+        if not labels.knows(label):
+            continue
+        for one in said if isinstance(said, list) and said else [said]:
+            if isinstance(one, dict) and one:
+                seen = not any(_denied(one[key]) for key in _SEEN_KEYS if key in one)
+                found.append(_Keyed(_folded(one) | {"label": label}) if seen else None)
+            elif one is True:
+                found.append(_Keyed(label=label))
+            elif _denied(one) or one in ("", [], {}):
+                found.append(None)
+            else:
+                unread = True
+    return [f for f in found if f is not None] if unread else found
+
+
+def _denied(said: Any) -> bool:
+    return said is False or is_nothing(said) or (isinstance(said, str) and said.strip().lower() in ("no", "false"))
 
 
 def _event(item: dict[str, Any] | str, labels: Labels) -> Event | None:

@@ -57,7 +57,7 @@ class Labels:
 
     def knows(self, said: str) -> bool:
         """By name or by the table; likeness is not enough."""
-        return self.of(said).by in ("name", "table")
+        return _plain(said) in self._known
 
     def _mapped(self, said: str) -> Mapped:
         if not self.names:

@@ -106,6 +106,10 @@ def _dict(event: Event, *, label: str | None = None) -> dict[str, Any]:
     return {"label": label or event.label, "team": event.team, "confidence": event.confidence, "details": event.details}
 
 
+def _without_label(event: Event) -> dict[str, Any]:
+    return {name: value for name, value in _dict(event).items() if name != "label"}
+
+
 def _dumped(events: tuple[Event, ...]) -> str:
     return json.dumps([_dict(e) for e in events])
 
@@ -214,6 +218,11 @@ WHOLE: dict[str, Write] = {
     "team in capitals": lambda e: json.dumps([_dict(x) | {"team": f"{x.team.upper()} team"} for x in e if x.team]),
     "other names for the keys": lambda e: json.dumps(
         [{"Event Type": x.label, "Team": x.team, "Confidence Score": x.confidence, "Description": x.details} for x in e]
+    ),
+    "labels as keys": lambda e: json.dumps({x.label: _dict(x) | {"label": None} for x in e}),
+    "labels as keys of lists": lambda e: json.dumps({x.label: [_without_label(x)] for x in e}),
+    "labels as keys, fenced among those not seen": lambda e: (
+        "```json\n" + json.dumps({x.label: _without_label(x) for x in e} | {"Penalty shoot-out": None}) + "\n```"
     ),
     "labels in capitals": lambda e: json.dumps([_dict(x, label=x.label.upper()) for x in e]),
     "labels with a letter wrong": lambda e: json.dumps([_dict(x, label=_misspelt(x.label)) for x in e]),

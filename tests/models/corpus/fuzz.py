@@ -49,6 +49,8 @@ _PIECES = (
     ),
     *(
         "**Goal**",
+        '{"Goal": {',
+        '"Corner": null',
         "**",
         "assistant\n",
         "ASSISTANT:",
