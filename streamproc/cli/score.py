@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from streamproc.cli.scoring import agreement, calibration, dashcam, overdetection, spotting, thresholds, windows
+from streamproc.cli.scoring import agreement, calibration, dashcam, overdetection, spotting, still, thresholds, windows
 
 
 def register(app: typer.Typer) -> None:
@@ -14,6 +14,6 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (spotting, thresholds, calibration, agreement, windows, overdetection, dashcam):
+    for command in (spotting, thresholds, calibration, agreement, windows, overdetection, still, dashcam):
         command.register(score)
     app.add_typer(score)

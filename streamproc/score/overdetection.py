@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from streamproc.score.spots import Floats
 
@@ -102,3 +103,19 @@ def repeated(texts: Sequence[str | None], *, least: int = 3) -> Mapping[str, lis
             first.setdefault(key, text)
     often = sorted((key for key in rows if len(rows[key]) >= least), key=lambda key: (-len(rows[key]), key))
     return {first[key]: rows[key] for key in often}
+
+
+# where nothing moves ------------------------------------------------------------------------------------------------
+
+
+def still(time_ms: Sequence[int], motion: Sequence[float], *, at_most: float) -> list[tuple[int, int]]:
+    """Stretches from picture to picture, joined. `motion[i]`: the share of picture i that differs from the one before."""
+    found: list[tuple[int, int]] = []
+    for (lo, hi), share in zip(pairwise(time_ms), motion[1:], strict=True):
+        if share > at_most:
+            continue
+        if found and found[-1][1] == lo:
+            found[-1] = (found[-1][0], hi)
+        else:
+            found.append((lo, hi))
+    return found

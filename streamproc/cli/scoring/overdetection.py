@@ -12,9 +12,11 @@ from streamproc.cli import frame
 from streamproc.cli.frame import JsonOption
 from streamproc.cli.scoring import report
 from streamproc.cli.scoring.report import PlotOption
+from streamproc.formats import soccernet
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.runs import Seen
+    from streamproc.formats.problems import Problems
 
 USUAL_PER_MINUTE = 2.0
 """100 events a half: the upper end of what a match has."""
@@ -57,7 +59,7 @@ def overdetection(
     ] = None,
     still: Annotated[
         Path | None,
-        typer.Option("--still", metavar="F", help='Where nothing moves: JSON {"STREAM": [[start_ms, end_ms], …]}.'),
+        typer.Option("--still", metavar="F", help="Where nothing moves: a file that `score still` writes."),
     ] = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
@@ -76,7 +78,7 @@ def overdetection(
     length = minutes if minutes is not None else _minutes(said)
     usual = prior if prior is not None else _usual(reference, length if minutes is not None else None)
     result = signs(said, reference, minutes=length, prior=usual)
-    result["still"] = _in_still(said, still)
+    result["still"] = _in_still(said, still, problems) if still is not None else None
     result["problems"] = problems.plain()
     report.warn(problems)
     if plot:
@@ -180,25 +182,37 @@ def _usual(reference: Sequence[Seen], minutes: float | None) -> float:
     return len(reference) / length if reference and length else USUAL_PER_MINUTE
 
 
-def _in_still(said: Sequence[Seen], file: Path | None) -> dict[str, Any] | None:
-    if file is None:
-        return None
+def _in_still(said: Sequence[Seen], file: Path, problems: Problems) -> dict[str, Any]:
     import msgspec
 
-    from streamproc.errors import Rejected
+    from streamproc.errors import Misconfigured, Rejected
     from streamproc.ranges import Ranges
 
     try:
         stretches = msgspec.json.decode(file.read_bytes(), type=dict[str, list[tuple[int, int]]])
+    except OSError as e:
+        raise Misconfigured(f"--still {file} cannot be read: {e.strerror or e}") from e
     except msgspec.DecodeError as e:
         raise Rejected(f"{file}: {e}") from e
-    still = {stream: Ranges(pairs) for stream, pairs in stretches.items()}
-    rows = [row for row in said if row.stream in still and still[row.stream].has(row.time_ms, row.time_ms + 1)]
+    still = {_place(stream): Ranges(pairs) for stream, pairs in stretches.items()}
+    if len(still) < len(stretches):
+        raise Rejected(f"{file}: two streams of one half of a game; overdetection looks at one run at a time")
+    if len(still) == 1 and {row.stream for row in said} == {""}:  # a file that does not say of which stream it speaks
+        still = {"": next(iter(still.values()))}
+    for stream in sorted({row.stream for row in said if _place(row.stream) not in still}):
+        problems.add("stream of which --still says nothing", f"{file}: {stream or 'no name'}")
+    rows = [row for row in said if (of := still.get(_place(row.stream))) and of.has(row.time_ms, row.time_ms + 1)]
     return {
         "events": len(rows),
         "seconds": sum(s.total for s in still.values()) / 1000,
         "rows": [row.plain() for row in rows],
     }
+
+
+def _place(stream: str) -> str:
+    """GAME/1_720p is what SoccerNet's files know as half 1 of GAME."""
+    half = soccernet.half_of(stream)
+    return f"{half[0]}/{half[1]}" if half else stream.partition("@")[0]
 
 
 def _by_minute(said: Sequence[Seen]) -> dict[str, Any]:
