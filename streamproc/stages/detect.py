@@ -116,10 +116,15 @@ def only(options: Options, wanted: Labels) -> str:
     return "" if wanted.names else wish(options.question)
 
 
+def known(options: Options, wanted: Labels) -> labels.Labels:
+    """What an answer's labels are mapped to."""
+    alone = only(options, wanted)
+    return _known((alone,), ()) if alone else _known(wanted.names, tuple(wanted.aliases.items()))
+
+
 def read(samples: Sequence[Sample], options: Options, wanted: Labels, window: Window, *, question: str) -> Seen:
     """What an answer says. Of one sample all of it; of several each label that any of them saw, as sure as many saw it."""
-    alone = only(options, wanted)
-    mapped = _known((alone,), ()) if alone else _known(wanted.names, tuple(wanted.aliases.items()))
+    alone, mapped = only(options, wanted), known(options, wanted)
     reads = [
         events.events(s.text, mapped, prompt=question, cut=s.finish == "length")
         for s in samples

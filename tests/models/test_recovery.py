@@ -395,3 +395,64 @@ def test_a_line_that_is_none_of_ours_is_answered_too_and_told() -> None:
     assert told.returncode == 1
     assert len(told.stdout.splitlines()) == 5
     assert told.stderr.decode().count("is not {") == 4
+
+
+def read_as(task: str, *lines: dict[str, object], options: tuple[str, ...] = ()) -> list[dict[str, object]]:
+    told = subprocess.run(
+        [sys.executable, "-m", "streamproc", "recover", "--task", task, *options],
+        input=b"\n".join(map(orjson.dumps, lines)),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    return [orjson.loads(line) for line in told.stdout.splitlines()]
+
+
+def test_the_command_reads_as_a_task_does_with_its_labels_and_their_other_names() -> None:
+    told = read_as(
+        "soccer",
+        {"raw": "1. **Shot on target** (home, 0.9): saved"},
+        {"raw": '[{"label": "Hat trick"}]'},
+        {"raw": '{"Goal": {"team": "away"}, "Corner": null}'},
+        {"raw": '{"home_team": "Reds"}', "stage": "context"},
+    )
+    assert [line["events"] for line in told] == [
+        [{"label": "Shots on target", "said": "Shot on target", "team": "home", "confidence": 0.9, "details": "saved"}],
+        [{"label": "other", "said": "Hat trick"}],
+        [{"label": "Goal", "team": "away"}],
+        [],
+    ]
+    assert told[3]["fields"] == {"home_team": "Reds"}
+
+
+def test_the_command_reads_the_fields_of_a_task_that_captions() -> None:
+    sound, none = read_as(
+        "dashcam", {"raw": "```json\n{'incident': '1', 'ego_involved': '1'}\n```"}, {"raw": "Nothing."}
+    )
+    assert (sound["outcome"], sound["events"], sound["fields"]) == ("done", [], {"incident": 1, "ego_involved": 1})
+    assert none["outcome"] == "unreadable"
+
+
+def test_the_command_takes_whatever_answers_a_question_for_what_was_asked() -> None:
+    (told,) = read_as(
+        "any",
+        {"raw": '[{"label": "car", "team": "home"}]'},
+        options=("--set", "detect.question=Tell me when a red car passes"),
+    )
+    assert told["events"] == [{"label": "a red car passes", "said": "car"}]
+
+
+@pytest.mark.parametrize("wrong", [("--task", "socer"), ("--set", "labels=a"), ("--task", "any", "--set", "labls=a")])
+def test_the_command_says_what_is_wrong_with_a_wish_before_it_reads(wrong: tuple[str, ...]) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "streamproc", "recover", *wrong], input=b"", capture_output=True, timeout=60, check=False
+    )
+    assert told.returncode == 2
+    assert b"Traceback" not in told.stderr
+
+
+def test_a_line_that_names_a_stage_nobody_reads_is_told() -> None:
+    told = recovered(b'{"raw": "None", "stage": "dedup"}\n{"raw": "None", "stage": ["x"]}\n{"raw": "None"}\n')
+    assert told.returncode == 1
+    assert len(told.stdout.splitlines()) == 3
