@@ -30,7 +30,7 @@ def list_(
     bus: BusOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Dead letters of all topics, oldest first."""
+    """Dead letters of all topics, by stream and number."""
     told = settings(bus=bus)
 
     async def work() -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def list_(
         async with opened(told) as log:
             await _known(log, stream)
             found = [one async for one in letters(log, stream) if service in (None, one.service)]
-            return [await _summary(one, claims) for one in sorted(found, key=lambda one: (one.died, one.place))]
+            return [await _summary(one, claims) for one in sorted(found, key=_in_order)]
 
     found = run(work())
     if json:
@@ -147,6 +147,10 @@ async def _chosen(log: Bus, ids: list[str]) -> list[Letter]:
             raise Misconfigured(f"no dead letter '{name}'{did_you_mean(name, [one.id for one in there])}")
         found += [one for one in some if one not in found]
     return found
+
+
+def _in_order(one: Letter) -> tuple[str, int, int, str, str]:
+    return one.stream, one.generation or 0, one.index or 0, one.service, one.place
 
 
 # one of them --------------------------------------------------------------------------------------------------------
