@@ -1,27 +1,27 @@
 """`streamproc status`: who works, what is still to do, what is accounted for, and what waits for what.
 
-All of it is read off the bus, so it tells of every process, and needs none of them to answer.
+All of it is read off the bus, so it tells of every process, and needs none of them to answer. Endpoints are those of this
+process's settings, and of the streams as far as it knows them; others may reach what it cannot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Struct
 
 from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run, settings, table
-from streamproc.errors import Unparseable
-from streamproc.messages import Coverage, Source
-from streamproc.ranges import Ranges
+from streamproc.messages import Source
 from streamproc.topics import topic
 
 if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
+    from streamproc.pipeline.progress import Progress
+    from streamproc.settings import Settings
 
 EVERY_S = 2.0
 
@@ -43,8 +43,9 @@ class Account(Struct, frozen=True):
     failed_s: float
     skipped_s: float
     missing_s: float
-    behind_s: float
-    """How much further the service is that is the furthest with this stream."""
+    behind_s: float | None
+    """How much further the service is that is the furthest with this stream; None of one whose numbers are no times, as
+    those of events: its lag in records says it."""
     complete: bool
 
 
@@ -55,11 +56,18 @@ class Stream(Struct, frozen=True):
     accounts: list[Account]
 
 
+class Endpoint(Struct, frozen=True):
+    endpoint: str
+    reachable: bool
+    seen: str
+
+
 class Status(Struct, frozen=True):
     services: list[Service]
     streams: list[Stream]
     waits: list[str]
     """What stands still, and for want of whom."""
+    endpoints: list[Endpoint] = []
 
 
 def register(root: typer.Typer) -> None:
@@ -77,7 +85,7 @@ def status(
     async def work() -> None:
         async with opened(told) as log:
             while True:
-                found = await look(log)
+                found = await look(log, told)
                 if watch and not json and sys.stdout.isatty():
                     sys.stdout.write("\x1b[H\x1b[2J")
                 emit(found) if json else _show(found)
@@ -92,36 +100,33 @@ def status(
 # looking ------------------------------------------------------------------------------------------------------------
 
 
-async def look(bus: Bus) -> Status:
-    """As things stand on the bus now."""
+async def look(bus: Bus, told: Settings | None = None) -> Status:
+    """As things stand on the bus now; of endpoints, where settings say which there are."""
+    from streamproc.pipeline import checkup
+    from streamproc.pipeline.progress import followed
+
     there = await bus.topics()
-    sources: dict[str, Source] = {}
-    for source in await _newest(bus, "sources", there):
-        if isinstance(source, Source) and _version(source) >= _version(sources.get(source.stream)):
-            sources[source.stream] = source
-    hours = [c for c in await _newest(bus, "coverage", there) if isinstance(c, Coverage)]
-    reads = _reads(sources.values(), (c.service for c in hours))
-    services = await asyncio.gather(*(_service(bus, name, reads[name], there) for name in sorted(reads)))
-    streams = [_stream(source, hours) for _, source in sorted(sources.items())]
-    return Status(list(services), streams, _waits(services, streams, sources))
+    sources = await checkup.table(bus)
+    if "coverage" not in there:
+        return Status([], [], [])
+    async with followed(bus) as progress:
+        speaking = {name for source in sources.values() for name in progress.services(source)}
+        reads = _reads(sources.values(), speaking)
+        services = await asyncio.gather(*(_service(bus, name, reads[name], there) for name in sorted(reads)))
+        streams = [_stream(source, progress) for _, source in sorted(sources.items())]
+    endpoints = await _endpoints(told, sources) if told else []
+    return Status(list(services), streams, _waits(services, streams, sources), endpoints)
 
 
-async def _newest(bus: Bus, name: str, there: dict[str, int]) -> list[Any]:
-    """The newest value of every key of a table, as far as it can be read."""
-    from streamproc import wire
+async def _endpoints(told: Settings, sources: Mapping[str, Source]) -> list[Endpoint]:
+    """Whether each answers, by the cheapest question there is."""
+    from streamproc.cli.doctor import known
+    from streamproc.cli.endpoints import environ
+    from streamproc.pipeline import checkup
 
-    tables = await asyncio.gather(*(bus.follow(name, p) for p in range(there.get(name, 0))))
-    found = []
-    for stored in (s for t in tables for s in t.under(b"")):
-        try:
-            found.append(wire.decode(topic(name), stored))
-        except Unparseable:  # `topics tail` shows it, with the reason
-            continue
-    return found
-
-
-def _version(source: Source | None) -> tuple[int, int]:
-    return (source.generation, source.revision) if source else (-1, -1)
+    served, unknown = known(told, sources)
+    found = [*unknown, *await checkup.answers(served, environ(told))]
+    return [Endpoint(f.hop.removeprefix("endpoint "), f.verdict == "ok", f.seen) for f in found]
 
 
 def _reads(sources: Iterable[Source], speaking: Iterable[str]) -> dict[str, set[str]]:
@@ -145,37 +150,26 @@ async def _service(bus: Bus, name: str, reads: set[str], there: dict[str, int]) 
     return Service(name, {m: sorted(held) for m, held in sorted(members.items())}, read, lag)
 
 
-def _stream(source: Source, hours: Iterable[Coverage]) -> Stream:
-    by: dict[str, list[Coverage]] = defaultdict(list)
-    for hour in hours:
-        if (hour.stream, hour.generation) == (source.stream, source.generation):
-            by[hour.service].append(hour)
-    furthest = {
-        name: max((hi for h in said for _, hi in (*h.done, *h.failed, *h.skipped)), default=0)
-        for name, said in by.items()
-    }
-    front = max(furthest.values(), default=0)
-    for name in source.services:
-        by.setdefault(name, [])
-    accounts = [_account(name, by[name], (front - furthest.get(name, 0)) / 1000) for name in sorted(by)]
+def _stream(source: Source, progress: Progress) -> Stream:
+    names = sorted({*source.services, *progress.services(source)})
+    on_grid = {name for name in names if progress.of(source, name).owes <= {source.grid.root}}
+    front_ms = max((progress.of(source, name).front_ms for name in on_grid), default=0)
+    accounts = []
+    for name in names:
+        said = progress.of(source, name)
+        behind_s = max(0, front_ms - said.front_ms) / 1000 if name in on_grid else None
+        accounts.append(
+            Account(
+                name,
+                done_s=said.seconds("done"),
+                failed_s=said.seconds("failed"),
+                skipped_s=said.seconds("skipped"),
+                missing_s=said.seconds("missing") if name in on_grid else 0.0,
+                behind_s=behind_s,
+                complete=said.complete(),
+            )
+        )
     return Stream(source.stream, source.generation, source.state, accounts)
-
-
-def _account(service: str, hours: list[Coverage], behind_s: float) -> Account:
-    def seconds(kind: str) -> float:
-        return Ranges(pair for hour in hours for pair in getattr(hour, kind)).total / 1000
-
-    taken = Ranges(pair for hour in hours for pair in hour.taken)
-    count = next((hour.count for hour in hours if hour.count is not None), None)
-    return Account(
-        service,
-        done_s=seconds("done"),
-        failed_s=seconds("failed"),
-        skipped_s=seconds("skipped"),
-        missing_s=seconds("missing"),
-        behind_s=behind_s,
-        complete=count is not None and taken.base() >= count,
-    )
 
 
 def _waits(services: Iterable[Service], streams: Iterable[Stream], sources: dict[str, Source]) -> list[str]:
@@ -208,11 +202,15 @@ def _show(found: Status) -> None:
     table(["service", "members", "partitions held", "lag", "reads"], rows)
     line("")
     told = [
-        [s.stream, s.state, a.service, *(f"{x:.1f}" for x in (a.done_s, a.failed_s, a.skipped_s, a.missing_s, a.behind_s)), "yes" if a.complete else ""]
+        [s.stream, s.state, a.service, *("" if x is None else f"{x:.1f}" for x in (a.done_s, a.failed_s, a.skipped_s, a.missing_s, a.behind_s)), "yes" if a.complete else ""]
         for s in found.streams
         for a in s.accounts
     ]  # fmt: skip
     table(["stream", "state", "service", "done s", "failed s", "skipped s", "missing s", "behind s", "complete"], told)
+    if found.endpoints:
+        line("")
+        rows = [[e.endpoint, "yes" if e.reachable else "no", e.seen] for e in found.endpoints]
+        table(["endpoint", "reachable", "seen"], rows)
     for wait in found.waits:
         line("")
         line(wait)

@@ -117,7 +117,7 @@ async def test_coverage_is_told_by_service_in_seconds_over_all_its_hours() -> No
                 source(),
                 coverage("decode", done=((0, 3_600_000),), taken=((0, 1800),)),
                 coverage(
-                    "decode", hour=1, done=((3_600_000, 3_610_000),), taken=((1800, 1805),), ended=True, count=1805
+                    "decode", hour=1, done=((3_600_000, 3_610_000),), taken=((1800, 1806),), ended=True, count=1805
                 ),
                 coverage(
                     "caption", done=((0, 8000),), failed=((8000, 10_000),), taken=((0, 5),), missing=((10_000, 12_000),)
