@@ -91,11 +91,11 @@ def _silent(moment: Moment, service: str) -> _Lost:
         if service == DECODE and any(moment.of(s, begin) for s in moment.said if s.startswith(("detect.", "caption."))):
             return _Lost("expired", "its windows have expired from the topic")
         return _Lost("expired", "it is accounted for, and what was said of it has expired from the topic")
-    until = f"it has come to {standing.account.front_ms / 1000:g} s"
-    behind = f" and has {standing.lag} records before it" if standing.lag else ""
-    if not standing.at_work:
-        return _Lost("waits", f"it has not come so far: {until}{behind}, and nobody works in it")
-    return _Lost("waits", f"it has not come so far: {until}{behind}")
+    behind = f", {standing.lag} records before it" if standing.lag else ""
+    absent = "" if standing.at_work else ", and nobody works in it"
+    return _Lost(
+        "waits", f"it has not come so far (it stands at {standing.account.front_ms / 1000:g} s{behind}){absent}"
+    )
 
 
 def _letter(moment: Moment, record: Record) -> str:
