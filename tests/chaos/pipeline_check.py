@@ -50,12 +50,12 @@ from tests.chaos.pipeline_truth import (
     LOCATE,
     REFUSED,
     STEP_MS,
-    TABLE_ROWS,
     Asked,
     Happened,
     answer,
     happened,
     number_of,
+    tables,
     thing,
     understood,
 )  # fmt: skip
@@ -226,9 +226,17 @@ class _Stream:
         self.there = "/no-such" not in evidence.sources[stream].uri
         self.happened = {h.label: h for h in happened(stream, windows)} if self.there else {}
         events = sum(len({index for _, index in h.votes}) + 1 for h in self.happened.values())
-        tables = max(1, -(-windows // TABLE_ROWS))
-        by_root = {"decode": windows, "context.c": 1, "dedup": events, "locate.c": tables, "ensemble": events}
-        self.counts = by_root
+        self.tables = list(tables(stream, windows)) if self.there else [""]
+        self.counts = {
+            "decode": windows,
+            "context.c": min(1, windows),
+            "dedup": events,
+            "locate.c": len(self.tables),
+            "ensemble": events,
+        }
+
+    def table(self, number: int) -> str:
+        return self.tables[number] if number < len(self.tables) else ""
 
     def of(self, service: str, root: str) -> list[Said]:
         return self.evidence.of(service, root, self.stream)
@@ -284,7 +292,8 @@ class _Stream:
                 right = self._answered(record, DETECT, f"{record.index}")
                 return right and seen == (wanted if record.outcome == "done" else None)
             case Incident():
-                return self._answered(record, LOCATE, _table(self, record.index))
+                table = self.table(record.index)
+                return self._answered(record, LOCATE, table) if table else record.outcome != "done"
             case Description():
                 return self._described(record)
         return True  # events and verdicts are looked at together
@@ -374,7 +383,7 @@ class _Stream:
         for one in self.outcomes("context.c", "context.c"):
             yield (f"{CONTEXT}.c", self.stream, "0"), one.landed_at
         for one in self.outcomes("locate.c", "locate.c"):
-            yield (f"{LOCATE}.c", self.stream, _table(self, one.record.index)), one.landed_at
+            yield (f"{LOCATE}.c", self.stream, self.table(one.record.index)), one.landed_at
         for root in OWES[DESCRIBER]:
             for one in self.outcomes(DESCRIBER, root):
                 if asked := self.asked_of(one.record):
@@ -401,13 +410,6 @@ class _Stream:
     def _is_of(self, service: str, letter: tuple[str, str]) -> bool:
         there = parse_id(letter[1])
         return letter[0] == service and there is not None and there[0].stream == self.stream
-
-
-def _table(of: _Stream, number: int) -> str:
-    """First and last line of a table of `locate`: captions that there are."""
-    rows = range(number * TABLE_ROWS, min((number + 1) * TABLE_ROWS, of.windows))
-    lines = [i + 1 for i in rows if understood(Asked(CAPTION, of.stream, f"{i}"))]
-    return f"{lines[0]} {lines[-1]}" if lines else ""
 
 
 def _lived(life: Sequence[Any], truth: Happened) -> bool:

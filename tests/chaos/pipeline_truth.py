@@ -156,6 +156,16 @@ def understood(asked: Asked) -> bool:
     return asked.manner not in ((REFUSED,) if asked.kind == CAPTION else (REFUSED, NONSENSE))
 
 
+def tables(stream: str, windows: int) -> Iterator[str]:
+    """First and last line of each table of `locate`: so many captions that there are. Empty where a table has none."""
+    first, lines = 1, 0
+    for line in range(1, windows + 1):
+        lines += understood(Asked(CAPTION, stream, f"{line - 1}"))
+        if lines == TABLE_ROWS or line == windows:
+            yield f"{first} {line}" if lines else ""
+            first, lines = line + 1, 0
+
+
 @dataclass(frozen=True, slots=True)
 class Happened:
     """One event of a stream."""
