@@ -145,7 +145,7 @@ def test_a_service_is_found_by_its_name() -> None:
 
 def test_a_stage_that_nobody_writes_for_is_told_before_anything_runs(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text('[sampling]\nfps = 1\n[caption]\n[dedup]\n')
+    mine.write_text("[sampling]\nfps = 1\n[caption]\n[dedup]\n")
     with pytest.raises(Misconfigured, match="'dedup' has nothing to read: the task has none of the stages detect"):
         check_fed(planned(load(str(mine))))
     for name in tasks():
