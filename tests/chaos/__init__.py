@@ -4,4 +4,8 @@
 
 `worker` is one process of two services; `endpoint` counts calls; `weather` does the harm; `check` reads the topics from
 their beginning and says what is true. Deliberately small stages: what is tried is the engine and the bus.
+
+`--pipeline` tries what stands on them instead: every stage that people run, from decode to verdict, each as processes of
+`streamproc up`. There `pipeline_truth` says beforehand what every outcome must be, `pipeline_endpoint` answers by it,
+`pipeline_weather` does the harm, `pipeline_heard` knows how far everybody is, and `pipeline_check` reads the topics.
 """
