@@ -12,6 +12,7 @@ from streamproc.messages import Stretch
 from streamproc.ranges import Ranges
 
 FILE = "coverage.json"
+_LATEST_MS = 1 << 53
 
 
 class Covered(Struct, frozen=True):
@@ -31,7 +32,12 @@ def read(data: bytes, *, file: str) -> list[Covered]:
         found = msgspec.json.decode(data, type=Covered | list[Covered])
     except msgspec.DecodeError as e:
         raise Rejected(f"{file}: {e}") from e
-    return found if isinstance(found, list) else [found]
+    records = found if isinstance(found, list) else [found]
+    for record in records:
+        for lo, hi in (*record.done, *record.failed, *record.skipped, *record.missing):
+            if not 0 <= lo <= hi <= _LATEST_MS:
+                raise Rejected(f"{file}: {record.service} has a stretch from {lo} to {hi} ms")
+    return records
 
 
 def looked_at(records: Iterable[Covered]) -> tuple[Ranges, Ranges]:

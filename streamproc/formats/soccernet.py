@@ -106,8 +106,8 @@ AS_LONG_AS_A_VECTOR_MS: Final = 120 * 60 * 1000
 """The official evaluation moves what is later than two hours to their end."""
 ROUNDED_MS: Final = 1000
 """gameTime and position may be so far apart: some round gameTime down, some to the nearest."""
-_LATEST_MS: Final = 1 << 53
-"""Beyond this no number is a time."""
+_LATEST_MS: Final = 10**10
+"""A hundred days: beyond it a number is no time in a half, but one in other units, or since 1970."""
 
 
 def half_of(stream: str) -> tuple[str, Literal[1, 2]] | None:
@@ -303,7 +303,7 @@ def _position(row: _Row, place: _Place, *, said_ms: int | None) -> int:
     if position < 0:
         raise Rejected(f"{place}: position {position} is before the half begins")
     if position > _LATEST_MS:
-        raise Rejected(f"{place}: position {position} is no time")
+        raise Rejected(f"{place}: position {position} is no time in milliseconds from the beginning of the half")
     if said_ms is not None and abs(position - said_ms) > ROUNDED_MS:
         place.odd("gameTime and position disagree, position is believed", f"{row.game_time}, {position} ms")
     if position >= AS_LONG_AS_A_VECTOR_MS:

@@ -41,8 +41,9 @@ def reliability(confidence: Floats, hit: Bools, *, bins: int = 10) -> Reliabilit
     count = np.bincount(at, minlength=bins)
     said = share(np.bincount(at, weights=confidence, minlength=bins), count)
     came = share(np.bincount(at, weights=hit, minlength=bins), count)
-    gap = float((np.abs(said - came) * count).sum() / max(len(confidence), 1))
-    brier = float(np.mean((confidence - hit) ** 2)) if len(confidence) else 0.0
+    some = len(confidence) > 0  # of none nobody can say how far off they are; 0 would be praise
+    gap = float((np.abs(said - came) * count).sum() / len(confidence)) if some else float("nan")
+    brier = float(np.mean((confidence - hit) ** 2)) if some else float("nan")
     return Reliability(edges=edges, count=count, confidence=said, accuracy=came, ece=gap, brier=brier)
 
 

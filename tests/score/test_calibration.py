@@ -116,6 +116,11 @@ def test_lines_by_class_are_better_than_one_where_classes_differ() -> None:
     assert calibration.reliability(each, hit).brier < calibration.reliability(one, hit).brier
 
 
+def test_of_no_prediction_nobody_can_say_how_far_off_it_is() -> None:
+    table = calibration.reliability(np.array([]), np.array([], np.bool_))
+    assert np.isnan([table.ece, table.brier]).all()
+
+
 def test_nothing_to_fit_on_is_said() -> None:
     with pytest.raises(Rejected, match="nothing to calibrate"):
         calibration.fit(np.array([]), np.array([], np.bool_), method="platt")

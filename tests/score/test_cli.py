@@ -123,6 +123,70 @@ def test_zip_files_are_read_as_folders_are(run: Run, folder: Path) -> None:
     assert zipped["loose"] == plain["loose"]
 
 
+def test_games_may_be_links_and_a_circle_of_them_has_an_end(run: Run, folder: Path) -> None:
+    plain, _ = asked(run, *spotting(folder, *QUICK))
+    for kind in ("labels", "predictions"):
+        (folder / kind / "league" / "season").rename(folder / f"{kind} elsewhere")
+        (folder / kind / "league" / "season").symlink_to(folder / f"{kind} elsewhere")
+        (folder / kind / "league" / "again").symlink_to(folder / kind)
+    linked, _ = asked(run, *spotting(folder, *QUICK))
+    assert (linked["games"], linked["loose"]) == (plain["games"], plain["loose"])
+
+
+def test_a_file_of_predictions_that_is_not_there_any_more_is_no_empty_one(run: Run, folder: Path) -> None:
+    file = folder / "labels" / "league" / "season" / "game 001" / "Labels-v2.json"
+    file.unlink()
+    file.symlink_to(folder / "gone")
+    code, out, err = run(*spotting(folder, *QUICK))
+    assert (code, out) == (1, "")
+    assert str(file) in err
+
+
+def test_another_run_is_not_blamed_for_games_that_were_not_asked_for(run: Run, folder: Path) -> None:
+    _, err = asked(run, *spotting(folder, "--games", "*001", "--against", folder / "predictions", "--draws", 5))
+    assert "without labels" not in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--games", ""),
+        ("--games", " , "),
+        ("--seed", "-1"),
+        ("--within", "1e300"),
+        ("--within", "nan"),
+        ("--draws", "-1"),
+        ("--coverage", "nowhere"),
+        ("--against", "nowhere"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_wrong_usage(run: Run, folder: Path, options: tuple[str, str]) -> None:
+    code, out, err = run(*spotting(folder, *options))
+    assert (code, out) == (2, "")
+    told = {"--games": "names no game", "--coverage": "nowhere", "--against": "nowhere"}
+    assert told.get(options[0], options[0]) in err
+
+
+@pytest.mark.parametrize("command", ["thresholds", "calibration"])
+def test_what_cannot_be_written_is_told_before_any_work(run: Run, folder: Path, command: str) -> None:
+    sets = ("--fit", "*00[0-2]", "--test", "*00[3-5]", "--out")
+    for out, why in ((folder / "no" / "f.json", "there is no folder"), (folder, "that is a folder")):
+        code, _, err = run(command, *spotting(folder)[1:], *sets, out)
+        assert code == 2
+        assert why in err
+
+
+@pytest.mark.parametrize("pair", [[5, 1], [-5, 1], [0, 10**20]])
+def test_a_coverage_that_cannot_be_is_refused_by_name(run: Run, folder: Path, pair: list[int]) -> None:
+    row = {"stream": "s", "service": "detect.m", "done": [pair], "failed": [], "skipped": [], "missing": []}
+    file = folder / "predictions" / "league" / "season" / "game 001" / "1_720p" / "coverage.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(row))
+    code, _, err = run(*spotting(folder, *QUICK))
+    assert code == 1
+    assert str(file) in err
+
+
 @pytest.mark.parametrize("kind", ["labels", "predictions"])
 def test_an_empty_folder_is_an_error_that_names_it(run: Run, folder: Path, kind: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

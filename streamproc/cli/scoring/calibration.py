@@ -83,6 +83,7 @@ def calibration(
 ) -> None:
     """Reliability and calibration error of confidences; with --fit and --test a fit, before and after on unseen games."""
     report.drawable(plot)
+    report.writable(out)
     if (fit is None) != (test is None) or (out and fit is None):
         raise Misconfigured("a fit needs --fit and --test: games to fit on, and other games to judge it on")
     if confidence is Confidence.own and len(predictions) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -92,7 +93,7 @@ def read(labels: Path, predictions: Path, *, wanted: str | None = None) -> Games
 def labelled(labels: Path, *, wanted: str | None = None, problems: Problems) -> tuple[list[str], list[list[Spot]]]:
     """Names of the games, and what happens in each."""
     files = _files(labels, soccernet.LABELS_FILE)
-    names = chosen(sorted(files), wanted) if wanted else sorted(files)
+    names = sorted(files) if wanted is None else chosen(sorted(files), wanted)
     true = []
     for name in names:
         spots = soccernet.read_labels(files[name].read_bytes(), file=str(files[name]), problems=problems)
@@ -165,6 +166,8 @@ def chosen(names: Sequence[str], wanted: str) -> list[str]:
     file = Path(wanted)
     if not file.is_file():
         patterns = [p.strip() for p in wanted.split(",") if p.strip()]
+        if not patterns:
+            raise Misconfigured(f"'{wanted}' names no game; patterns with commas between them do, or a file of names")
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise Misconfigured(f"no game is called '{pattern}'{did_you_mean(pattern, names)}")
@@ -213,6 +216,8 @@ class Looked:
 
 def looked_at(folder: Path, names: Sequence[str]) -> Looked | None:
     """From FOLDER/GAME/1_…/coverage.json and 2_…; None where there is no such file at all."""
+    if not folder.exists():
+        raise Misconfigured(f"{folder}: no such folder, so it cannot say what was looked at")
     rows: list[tuple[int, int, int]] = []
     whole_ms = halves = 0
     for g, name in enumerate(names):
@@ -242,12 +247,21 @@ def _files(folder: Path, name: str) -> dict[str, Place]:
     if not folder.exists():
         raise Misconfigured(f"{folder}: no such folder")
     if folder.is_dir():
-        found: dict[str, Place] = {path.parent.relative_to(folder).as_posix(): path for path in folder.rglob(name)}
+        found: dict[str, Place] = {path.parent.relative_to(folder).as_posix(): path for path in _below(folder, name)}
     else:
         found = dict(_zipped(folder, name))
     if not found:
         raise Misconfigured(f"{folder}: no {name} in it or below it")
     return found
+
+
+def _below(folder: Path, name: str) -> Iterator[Path]:
+    """Games may be links, as data sets are often laid out; a link that leads nowhere is met when it is read."""
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here) + os.sep
+        folders[:] = [f for f in folders if not real.startswith(os.path.realpath(os.path.join(here, f)) + os.sep)]
+        if name in files or name in folders:
+            yield Path(here, name)
 
 
 def _zipped(file: Path, name: str) -> Iterator[tuple[str, Place]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="F", help="Draw it, too: a .png or .svg file.")]
 SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="N", help="Of what is drawn by chance: same seed, same numbers.")
+    int, typer.Option("--seed", metavar="N", min=0, help="Of what is drawn by chance: same seed, same numbers.")
 ]
 DrawsOption = Annotated[
     int,
@@ -26,7 +26,8 @@ DrawsOption = Annotated[
     ),
 ]
 WithinOption = Annotated[
-    float, typer.Option("--within", metavar="S", min=0, help="Seconds to either side within which times agree.")
+    float,
+    typer.Option("--within", metavar="S", min=0, max=86_400, help="Seconds to either side within which times agree."),
 ]
 
 
@@ -67,6 +68,13 @@ def drawable(file: Path | None) -> None:
     except ImportError as e:
         raise Misconfigured("--plot needs matplotlib: pip install 'streamproc[plot]'") from e
     mpl.rcParams["svg.hashsalt"] = "streamproc"  # the same picture is the same file
+
+
+def writable(file: Path | None) -> None:
+    """Say that a file cannot be written before the work is done."""
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        what = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise Misconfigured(f"--out {file}: {what}")
 
 
 def comparable(against: Path | None, draws: int) -> None:

@@ -18,6 +18,7 @@ import typer
 
 from streamproc.cli import frame
 from streamproc.cli.frame import BusOption, JsonOption, opened, settings
+from streamproc.cli.scoring import report
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def still(
     as_json: JsonOption = False,
 ) -> None:
     """Stretches in which nothing moves: whatever a model says to have happened there, it made up."""
+    report.writable(out)
     from streamproc.video import sources
     from streamproc.video.choice import rate
 
@@ -73,10 +75,7 @@ def still(
     kept = {
         stream: [(lo, hi) for lo, hi in stretches if hi - lo >= 1000 * least] for stream, stretches in found.items()
     }
-    try:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
-    except OSError as e:
-        raise Misconfigured(f"--out {out} cannot be written: {e.strerror or e}") from e
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
     if as_json:
         frame.emit(kept)
     else:

@@ -58,6 +58,7 @@ def thresholds(
 ) -> None:
     """Choose the threshold of each label where its F1 is best, and say what that does to games it was not chosen on."""
     report.drawable(plot)
+    report.writable(out)
     from streamproc.cli.scoring import games as folders
     from streamproc.formats.soccernet import LABELS
     from streamproc.score import thresholds as believing
