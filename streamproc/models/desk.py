@@ -6,6 +6,7 @@ time. What becomes of the call that failed is `errand`'s business.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from streamproc.models.endpoint import Call, Heard
 from streamproc.models.failures import QuotaSpent
 from streamproc.models.limiter import STARTS_AT
 from streamproc.models.replicas import Asked, Replica, Replicas
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,8 @@ class Desk:
         """What one call in twenty exceeds; None until enough were heard."""
         self._wall, self._record = wall, record
         self._latencies = deque[float](maxlen=256)
+        self._told = set[Replica]()
+        """Replicas that are out, and were said to be."""
 
     async def attempt(
         self, replica: Replica, call: Call, *, deadline_s: float, with_data: bool = False, hedge: bool = False
@@ -120,6 +125,7 @@ class Desk:
         """It is down, though it did not say so."""
         now = self.clock()
         if replica.circuit.failed(now, started=now, why=why, at_once=True):
+            self._out(replica, why)
             self._opened(replica)
 
     def _heard(self, latency_s: float) -> None:
@@ -132,6 +138,9 @@ class Desk:
         self.answered_at = replica.answered_at = self.clock()
         if replica.circuit.succeeded(started=began):
             replica.endpoint.forget()
+            if replica in self._told:
+                self._told.discard(replica)
+                log.warning("%s answers again", replica.endpoint.url)
 
     def _failed(self, replica: Replica, e: Retryable, began: float) -> None:
         now = self.clock()
@@ -146,7 +155,15 @@ class Desk:
             at_once=isinstance(e, Throttled | Unreachable),
             wait_s=e.retry_after_s if isinstance(e, Throttled) else None,
         ):
+            if not isinstance(e, Throttled):
+                self._out(replica, str(e))
             self._opened(replica)
+
+    def _out(self, replica: Replica, why: str) -> None:
+        """Told once an outage: its calls wait, and nobody else would say what for. A 429 is none."""
+        if replica not in self._told:
+            self._told.add(replica)
+            log.warning("%s is out, calls wait: %s", replica.endpoint.url, why)
 
     def _opened(self, replica: Replica) -> None:
         """Those in its line choose again, among the others; all of them, where perhaps a stand-in is to be asked."""

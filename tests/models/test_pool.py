@@ -155,6 +155,30 @@ def test_an_outage_and_then_429s_lose_nothing_and_call_little() -> None:
     assert rate(came, 960, 1000) > 0.9 * rate(came, 10, 20)
 
 
+def test_an_outage_is_told_once_with_its_reason_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        replica = Simulated()
+        pool = a_pool(replica)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(busy(pool, callers=8, until=40))
+            await asyncio.sleep(5)
+            replica.wrong = raises(Unreachable("model 'm'", "it answers as 'x'", remedy="Correct its name"))
+            await asyncio.sleep(20)
+            replica.wrong = None
+            await asyncio.sleep(10)
+            replica.wrong = raises(Throttled("m", retry_after_s=1))  # too many calls are no outage
+            await asyncio.sleep(1)
+            replica.wrong = None
+
+    with caplog.at_level("WARNING"):
+        virtually(main)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("streamproc.models")]
+    assert len(told) == 2, told
+    assert "http://a/v1" in told[0]
+    assert "it answers as 'x'" in told[0]
+    assert "answers again" in told[1]
+
+
 def test_retry_after_is_kept_even_while_older_calls_still_come_back() -> None:
     async def main() -> list[float]:
         replica = Simulated()
