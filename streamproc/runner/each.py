@@ -148,10 +148,15 @@ class EachWay:
             # Without a slot, as other leases may be able to land.
             while self.r.landings.stuck and not self._told_to_stop():  # noqa: ASYNC110  # of two conditions, one of them time
                 await asyncio.sleep(0.05)
-            async with slots.one() as slot:
+            async with slots.one(self.r.pauses) as slot:
                 if self._told_to_stop():  # while it stood in line: the next owner finds the input where it is
                     continue
-                await self._one(given, slot)
+                try:
+                    await self._one(given, slot)
+                except asyncio.CancelledError:  # it waited to be tried again, and we are to stop
+                    self._workers -= 1
+                    self.r.eased.set()
+                    raise
             if turn % 32 == 0:
                 await asyncio.sleep(0)  # a handler that never waits must not keep the loop to itself
 

@@ -123,7 +123,7 @@ class FoldWay:
     async def _work(self, lane: Lane) -> None:
         try:
             while not (self._stopped or lane.stopped) and (heads := self._heads(lane)):
-                async with self.r.shared.slots.one() as slot:
+                async with self.r.shared.slots.one(self.r.pauses) as slot:
                     await self._fold(lane, heads, slot)
         finally:
             lane.busy = False

@@ -26,6 +26,7 @@ from streamproc.runner.landing import Landings
 from streamproc.runner.look import Look, Tables
 from streamproc.runner.pace import Paced
 from streamproc.runner.shared import Shared
+from streamproc.runner.slots import Pauses
 from streamproc.runner.speech import Speech, bare, parent_of
 from streamproc.runner.state import At, Parked, pack
 from streamproc.runner.tracing import Handling
@@ -102,6 +103,7 @@ class Runner:
         self.draining = asyncio.Event()
         self._finish_s = shared.bounds.drain_s
         """What calls in flight get once it is draining."""
+        self.pauses = Pauses()
         self.landings = Landings(self)
         self.intake = Intake(self)
         self.tasks: asyncio.TaskGroup
@@ -182,6 +184,7 @@ class Runner:
     async def _finish(self) -> None:
         """What is under way gets its time; what is only queued is left for the next owner."""
         self.way.stop()
+        self.pauses.end()
         try:
             async with asyncio.timeout(self._finish_s):
                 while not self.way.idle:

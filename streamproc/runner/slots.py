@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -58,17 +58,43 @@ class Slots:
                 return
         self.free += 1
 
-    def one(self) -> Slot:
-        return Slot(self)
+    def one(self, pauses: Pauses) -> Slot:
+        return Slot(self, pauses)
+
+
+class Pauses:
+    """Who waits between two attempts, of one lease. Nothing of theirs is under way, so whoever stops sends them away and
+    waits for none: in an outage all would be waited for in vain."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "this is called by a coroutine"
+        self._tasks.add(task)
+        if self._over:
+            task.cancel()
+
+    def __exit__(self, *_: object) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._tasks.discard(task)
+
+    def end(self) -> None:
+        """Whoever waits is cancelled, and whoever comes to wait."""
+        self._over = True
+        for task in self._tasks:
+            task.cancel()
 
 
 class Slot:
     """One slot, held between `async with` and its end, but for rests."""
 
-    __slots__ = ("_held", "_slots")
+    __slots__ = ("_held", "_pauses", "_slots")
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots, self._held = slots, False
+    def __init__(self, slots: Slots, pauses: Pauses) -> None:
+        self._slots, self._pauses, self._held = slots, pauses, False
 
     async def __aenter__(self) -> Self:
         await self._slots.take()
@@ -83,7 +109,8 @@ class Slot:
     async def rest(self, awaitable: Awaitable[T]) -> T:
         """Await something that is no call; others may use the slot meanwhile."""
         self._give()
-        answer = await awaitable
+        with self._pauses:
+            answer = await awaitable
         await self._slots.take()
         self._held = True
         return answer

@@ -194,6 +194,39 @@ async def test_a_drain_gives_up_on_what_hangs_within_its_deadline() -> None:
 
 
 @told
+async def test_a_drain_waits_for_calls_and_not_for_the_end_of_an_outage() -> None:
+    asked: Counter[int] = Counter()
+
+    class Out(Each):
+        reads, writes = ("windows",), ("detections",)
+        out = True
+
+        async def handle(self, record: Window, look: Look) -> Detection:
+            asked[record.index] += 1
+            await asyncio.sleep(0.05 if self.out else 2.0)
+            if self.out:
+                raise Retryable("refused")
+            return Detection.of(record, events=())
+
+    rig, loop, stage = Rig.of(), asyncio.get_running_loop(), Out()
+    rig.windows(rig.source("m", "detect.a", count=500), *range(20))
+    for during in (0.3, 60.0):  # between two attempts, and with nobody trying
+        async with rig.running("detect.a", stage):
+            await asyncio.sleep(during)
+            began = loop.time()
+        assert loop.time() - began < 1.0
+    assert rig.said("detections") == {}
+    assert not rig.dead("windows")
+    stage.out = False
+    asked.clear()
+    async with rig.running("detect.a", stage):
+        await asyncio.sleep(1.0)
+    async with rig.running("detect.a", stage):
+        await rig.until(lambda: len(rig.said("detections")) == 20)
+    assert set(asked.values()) == {1}, "a call under way is waited for as ever"
+
+
+@told
 async def test_the_disk_being_full_stops_landing_and_nothing_else() -> None:
     class Quick(Each):
         reads, writes = ("windows",), ("detections",)
