@@ -295,6 +295,8 @@ class Run:
                 async with working() as process:
                     self.board.process = process
                     while not await self._over(process):
+                        await self.watch.progress.moved(within_s=LOOK_EVERY_S)
+                        await asyncio.sleep(SHOWN_EVERY_S)
                         await self._look()
             except asyncio.CancelledError:
                 await self._look()
@@ -316,8 +318,6 @@ class Run:
         from streamproc.cli.running import shown
         from streamproc.messages import plain
 
-        await self.watch.progress.moved(within_s=LOOK_EVERY_S)
-        await asyncio.sleep(SHOWN_EVERY_S)
         live = {s.stream for s in self.entered.sources if s.live}
         for topic, record in await self.tail.come():
             if self.asked.quiet:
