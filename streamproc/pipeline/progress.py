@@ -122,13 +122,13 @@ class Progress:
         return all(self.of(source, service).complete() for service in services)
 
     async def moved(self, *, within_s: float) -> None:
-        """Back when something has been heard, or after a while."""
-        self._moved.clear()
+        """Back when something has been heard since the last time, or after a while."""
         try:
             async with asyncio.timeout(within_s):
                 await self._moved.wait()
         except TimeoutError:
             return
+        self._moved.clear()
 
     def hear(self, stored: Stored) -> None:
         if stored.value is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamproc import wire
@@ -54,6 +56,16 @@ def test_who_describes_incidents_and_events_is_through_when_both_have_ended(sour
     account = progress.of(source, DESCRIBE)
     assert account.count is not None
     assert account.answered == account.count + 1 == 2 + 13
+
+
+async def test_what_was_heard_between_two_waits_is_not_waited_for() -> None:
+    progress = Progress()
+    heard(progress, "caption.m", "decode", taken=(0, 1), count=None)
+    async with asyncio.timeout(20):  # who asks may have been busy with the results of the one before
+        await progress.moved(within_s=3600)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await progress.moved(within_s=3600)
 
 
 def test_what_lacks_a_number_in_either_sequence_is_not_through(source: Source) -> None:
