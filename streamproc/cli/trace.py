@@ -158,7 +158,7 @@ def _on_windows(source: Source) -> list[str]:
 def _incidents(found: Moment) -> set[int]:
     return {
         s.record.index
-        for s in found.said.get("locate", ())
+        for s in found.said.get(found.service("locate") or "", ())
         if not s.record.ended and s.record.start_ms <= found.at_ms < s.record.end_ms
     }
 

@@ -151,14 +151,15 @@ def derived(source: Source, name: str, service: str, letter: Record) -> Source:
         services=tuple(dict.fromkeys(p.service for p in plans)),
         readers=readers([*plans, plan_of(letter.service)]),
     )
-    if "ensemble" in made.services and judged(source) not in (*made.services, letter.service):
-        others = tuple(s for s in made.services if s != "ensemble")  # what it judges is not said again
-        return replace(made, services=others, readers=_without(made.readers, "ensemble"))
+    judges = [s for s in made.services if _stage(s) == "ensemble"]
+    if judges and judged(source) not in (*made.services, letter.service):  # what it judges is not said again
+        others = tuple(s for s in made.services if s not in judges)
+        return replace(made, services=others, readers=_without(made.readers, judges))
     return made
 
 
-def _without(reads: Mapping[str, tuple[str, ...]], service: str) -> dict[str, tuple[str, ...]]:
-    return {name: left for name, some in reads.items() if (left := tuple(s for s in some if s != service))}
+def _without(reads: Mapping[str, tuple[str, ...]], services: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    return {name: left for name, some in reads.items() if (left := tuple(s for s in some if s not in services))}
 
 
 def _stage(service: str) -> str:

@@ -57,6 +57,10 @@ class Moment:
         """What a service said of a number."""
         return next((s for s in self.said.get(service, ()) if s.record.index <= index < s.record.until), None)
 
+    def service(self, stage: str) -> str | None:
+        """The one service of a stage that has one: some are called by their model too."""
+        return next((s for s in self.source.services if s.partition(".")[0] == stage), None)
+
     def ended(self) -> Record | None:
         """The end of the stream's windows, where it has come."""
         return next((s.record for s in self.said.get(DECODE, ()) if s.record.ended), None)
@@ -67,16 +71,27 @@ class Moment:
 
     def lives(self) -> dict[str, list[Landed]]:
         """Event → the steps of its life that we know, in their order; of events that a window of the moment is part of."""
+        begin, until = self.windows
+        return {
+            name: steps
+            for name, steps in self._steps().items()
+            if any(begin <= vote.index < until for vote in steps[-1].record.event.votes)
+        }
+
+    def spanning(self) -> dict[str, list[Landed]]:
+        """The same of events that the moment lies in, whoever spoke for them."""
+        return {
+            name: steps
+            for name, steps in self._steps().items()
+            if steps[-1].record.event.start_ms <= self.at_ms < steps[-1].record.event.end_ms
+        }
+
+    def _steps(self) -> dict[str, list[Landed]]:
         steps: dict[str, list[Landed]] = {}
         for landed in self.said.get("dedup", ()):
             if isinstance(landed.record, Event) and landed.record.event is not None:
                 steps.setdefault(landed.record.event.id, []).append(landed)
-        begin, until = self.windows
-        return {
-            name: lives
-            for name, lives in steps.items()
-            if any(begin <= vote.index < until for vote in lives[-1].record.event.votes)
-        }
+        return steps
 
 
 def in_force(revisions: Sequence[Source], at_ms: int) -> Source:

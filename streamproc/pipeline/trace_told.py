@@ -111,16 +111,17 @@ def _of(services: Sequence[str], prefix: str) -> list[str]:
 
 def _by_events(moment: Moment, detectors: Sequence[str]) -> Told:
     if told := _by_lookers(moment, detectors):
-        return told
+        spans = {n: steps for n, steps in moment.spanning().items() if n not in moment.lives()}
+        return Told(f"{told.sentence}; yet there is {_events(spans)} over it", told.lost_by) if spans else told
     if "dedup" not in moment.source.services:
         return Told(f"nothing lost it: {_seen(moment, detectors)}")
     lives = moment.lives()
     if not lives:
         lost = _of_fold(moment, "dedup")
         return Told(f"dedup lost it, though {_seen(moment, detectors)}: {lost}", "dedup")
-    if "ensemble" not in moment.source.services:
-        return Told(f"nothing lost it: {_events(lives)}")
-    return _by_verdict(moment, [steps[-1] for steps in lives.values()], f"though {_events(lives)}")
+    if moment.service("ensemble") is None:
+        return Told(f"nothing lost it: it became {_events(lives)}")
+    return _by_verdict(moment, [steps[-1] for steps in lives.values()], _events(lives))
 
 
 def _by_lookers(moment: Moment, services: Sequence[str]) -> Told | None:
@@ -162,8 +163,6 @@ def _by_captions(moment: Moment) -> Told:
 
 
 def _by_incidents(moment: Moment, locate: str) -> Told:
-    if told := _by_lookers(moment, _of(moment.source.services, "caption.")):
-        return told
     over = [
         landed
         for landed in moment.said.get(locate, ())
@@ -171,36 +170,42 @@ def _by_incidents(moment: Moment, locate: str) -> Told:
         and not landed.record.ended
         and landed.record.start_ms <= moment.at_ms < landed.record.end_ms
     ]
-    if not over:
-        return Told(f"{locate} lost it: {_of_fold(moment, locate)}", locate)
     done = [landed for landed in over if landed.record.outcome == "done"]
+    lookers = _by_lookers(moment, _of(moment.source.services, "caption."))
+    if not over:
+        return lookers or Told(f"{locate} lost it: {_of_fold(moment, locate)}", locate)
     if not done:
+        if lookers:
+            return lookers
         record = over[0].record
         return Told(f"{locate} lost it: {record.outcome}, {record.reason}{_letter(moment, record)}", locate)
-    placed = ", ".join(f"at {_seconds(landed.record)}" for landed in done)
-    if "ensemble" not in moment.source.services:
-        return Told(f"nothing lost it: {locate} places an incident {placed}")
-    return _by_verdict(moment, done, f"though {locate} places an incident {placed}")
+    placed = ", ".join(
+        f"at {_seconds(one)} of {one.start_ms / 1000:g}–{one.end_ms / 1000:g} s" for one in (d.record for d in done)
+    )
+    if moment.service("ensemble") is None:
+        return Told(f"nothing lost it: {locate} places it as an incident {placed}")
+    return _by_verdict(moment, done, f"an incident {placed}")
 
 
-def _by_verdict(moment: Moment, judged_on: Sequence[Landed], though: str) -> Told:
+def _by_verdict(moment: Moment, judged_on: Sequence[Landed], made: str) -> Told:
     """What ensemble says of events or incidents; one that it believes is enough."""
-    verdicts = [(of.record, moment.of("ensemble", of.record.index)) for of in judged_on]
+    judge = moment.service("ensemble") or "ensemble"
+    verdicts = [(of.record, moment.of(judge, of.record.index)) for of in judged_on]
     believed = [v.record for _, v in verdicts if v is not None and v.record.outcome == "done"]
     if believed:
         labels = ", ".join(dict.fromkeys(str(v.label or "an incident") for v in believed))
-        return Told(f"nothing lost it: there is a verdict on {labels} at {_seconds(believed[0])}")
+        return Told(f"nothing lost it: it became {made}, and that a verdict on {labels} at {_seconds(believed[0])}")
     of, verdict = verdicts[0]
     if getattr(of, "event", None) is not None and of.event.state != "close":
-        return Told(f"ensemble has not judged it so far, {though}: it judges what is closed", "ensemble")
+        return Told(f"{judge} has not judged it so far: it became {made}, which is still open", judge)
     if verdict is None:
-        return Told(f"ensemble lost it, {though}: {_silent_verdict(moment)}", "ensemble")
-    return Told(f"ensemble lost it, {though}: {unbelieved(moment, verdict.record)}", "ensemble")
+        return Told(f"{judge} lost it, which had become {made}: {_silent_verdict(moment, judge)}", judge)
+    return Told(f"{judge} lost it, which had become {made}: {unbelieved(moment, verdict.record)}", judge)
 
 
-def _silent_verdict(moment: Moment) -> str:
+def _silent_verdict(moment: Moment, judge: str) -> str:
     absent = [s for s in moment.source.services if s.startswith("describe.") and not moment.standing[s].at_work]
-    behind = f"it has {moment.standing['ensemble'].lag} records before it"
+    behind = f"it has {moment.standing[judge].lag} records before it"
     return f"it has not come so far; {behind}" + (f", and waits for {', '.join(absent)}" if absent else "")
 
 

@@ -68,7 +68,7 @@ def test_what_was_told_is_not_lost_and_shows_how_reports_became_one_event(
     assert run(match) == Code.DONE
     found = trace(capfd, "match", "15")
     assert found["lost_by"] is None
-    assert "verdict on blue box" in found["sentence"]
+    assert "a verdict on blue box" in found["sentence"]
     first, *others = found["dedup"]["decisions"]
     assert first["decided"].startswith("kept")
     assert [d["decided"].partition(" ")[0] for d in others] == ["merged"] * len(others) != []
@@ -132,6 +132,16 @@ def test_a_threshold_that_was_not_reached_is_told_with_both_numbers(
     found = trace(capfd, "match", "15")
     assert found["lost_by"] == "ensemble"
     assert "confidence of 0.25 and needs 0.5" in found["sentence"]
+
+
+def test_an_incident_is_traced_from_captions_to_the_verdict_on_it(
+    match: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(build(), ["run", str(match), "--task", "dashcam"]) == Code.DONE
+    found = trace(capfd, "match", "15")
+    assert found["lost_by"] is None
+    assert "it became an incident at" in found["sentence"]
+    assert {"locate", "ensemble"} < {o["service"].partition(".")[0] for o in found["behind"]}
 
 
 def test_too_few_models_are_told_by_name(match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]) -> None:
