@@ -3,6 +3,7 @@
     StreamprocError
     ├── Retryable              the same input may pass later: back off, try again
     │   ├── Throttled          told to slow down; knows for how long
+    │   ├── SingledOut         failed where others went through: an attempt of this input, and no outage
     │   ├── Unreachable        a hop does not answer; names the hop and the remedy (exit code 4 at start)
     │   ├── DiskFull           the disk below the bus is full; what is there stays readable
     │   └── UnseenEnd          a landing whose end nobody saw: renew the lease and look
@@ -40,6 +41,10 @@ class Throttled(Retryable):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SingledOut(Retryable):
+    """It failed where others went through: an attempt of this input, whatever else goes on, and no sign of an outage."""
 
 
 class Unreachable(Retryable):

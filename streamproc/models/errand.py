@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
+from streamproc.errors import Rejected, Retryable, SingledOut, StreamprocError, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.desk import Desk
 from streamproc.models.endpoint import Call, Heard
@@ -116,7 +116,7 @@ class Errand:
         else:
             self.unjudged += 1
         if self.own >= OWN_FAILURES or self.vouched:
-            raise e
+            raise SingledOut(str(e)) from e
         if self.unjudged >= OWN_FAILURES:
             self.vouched = await self._canary(desk)
         self.failed_at = now

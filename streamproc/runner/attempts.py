@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from streamproc.errors import Misconfigured, Rejected, Retryable, Throttled
+from streamproc.errors import Misconfigured, Rejected, Retryable, SingledOut, Throttled
 
 log = logging.getLogger(__name__)
 
@@ -217,9 +217,12 @@ class Attempts:
                     answer = await call()
             except Retryable as e:
                 looked = True
+                if isinstance(e, SingledOut):
+                    circuit.succeeded()  # others went through; of the last input of all nothing else would tell
                 counted += not (circuit.open or isinstance(e, Throttled))
                 failures += 1
-                circuit.failed(e, probe=probe)
+                if not isinstance(e, SingledOut):
+                    circuit.failed(e, probe=probe)
                 if counted >= circuit.backoff.attempts:
                     raise GaveUp(failures, e) from e
                 self.retried += 1

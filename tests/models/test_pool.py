@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamproc.errors import Misconfigured, Throttled, Unreachable
+from streamproc.errors import Misconfigured, SingledOut, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Budgets, Limits, OverBudget, Quota
 from streamproc.models.endpoint import Call, Heard
@@ -211,7 +211,7 @@ def test_a_call_that_alone_fails_fails_of_itself_and_the_others_go_through() -> 
         pool = a_pool(replica)
 
         async def poisoned() -> None:
-            with pytest.raises(ServerFailed):
+            with pytest.raises(SingledOut, match="500"):
                 await pool.ask("m", poison, stream="p")
 
         async with asyncio.TaskGroup() as group:
@@ -235,7 +235,7 @@ def test_a_lone_call_that_fails_is_told_from_an_outage_by_a_canary() -> None:
                 raise Interrupted("reset")
 
         replica.wrong = wrong
-        with pytest.raises(Interrupted):
+        with pytest.raises(SingledOut, match="reset"):
             await a_pool(replica).ask("m", poison, stream="p")
 
     virtually(main)

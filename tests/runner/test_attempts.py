@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from streamproc.errors import Misconfigured, Rejected, Retryable, Throttled
+from streamproc.errors import Misconfigured, Rejected, Retryable, SingledOut, Throttled
 from streamproc.runner.attempts import Attempts, Backoff, Circuit, GaveUp
 from tests.sim import clock
 
@@ -111,6 +111,17 @@ def test_while_the_circuit_is_open_intake_is_asked_for_a_fresh_input_when_all_ha
         with pytest.raises(GaveUp):
             await stuck
         background.cancel()
+
+    clock.run(story())
+
+
+def test_an_input_that_fails_alone_is_given_up_also_where_there_is_no_other_to_ask() -> None:
+    async def story() -> None:
+        tries = attempts()
+        endpoint = Endpoint(lambda *_: SingledOut("500: crashed on this picture, and answers others"))
+        with pytest.raises(GaveUp, match=f"gave up after {BACKOFF.attempts} attempts: 500"):
+            await tries.run(endpoint.call, ready=ready, rest=rest)
+        assert not tries.circuit.open, "this was no outage"
 
     clock.run(story())
 
