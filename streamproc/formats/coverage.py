@@ -30,7 +30,7 @@ def read(data: bytes, *, file: str) -> list[Covered]:
     """One record, or a list of them."""
     try:
         found = msgspec.json.decode(data, type=Covered | list[Covered])
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         raise Rejected(f"{file}: {e}") from e
     records = found if isinstance(found, list) else [found]
     for record in records:

@@ -106,7 +106,7 @@ AS_LONG_AS_A_VECTOR_MS: Final = 120 * 60 * 1000
 """The official evaluation moves what is later than two hours to their end."""
 ROUNDED_MS: Final = 1000
 """gameTime and position may be so far apart: some round gameTime down, some to the nearest."""
-_LATEST_MS: Final = 10**10
+LATEST_MS: Final = 10**10
 """A hundred days: beyond it a number is no time in a half, but one in other units, or since 1970."""
 
 
@@ -219,9 +219,8 @@ _File = TypeVar("_File")
 def _decoded(data: bytes, kind: type[_File], *, file: str) -> _File:
     try:
         return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=kind)
-    except (
-        msgspec.DecodeError
-    ) as e:  # not JSON, or not of this shape: the message names the place, as in $.annotations[3]
+    except (msgspec.DecodeError, RecursionError) as e:
+        # not JSON, too deep, or not of this shape: the message names the place, as in $.annotations[3]
         raise Rejected(f"{file}: {e}") from e
 
 
@@ -302,7 +301,7 @@ def _position(row: _Row, place: _Place, *, said_ms: int | None) -> int:
     position = _whole(row.position, place, "position")
     if position < 0:
         raise Rejected(f"{place}: position {position} is before the half begins")
-    if position > _LATEST_MS:
+    if position > LATEST_MS:
         raise Rejected(f"{place}: position {position} is no time in milliseconds from the beginning of the half")
     if said_ms is not None and abs(position - said_ms) > ROUNDED_MS:
         place.odd("gameTime and position disagree, position is believed", f"{row.game_time}, {position} ms")
@@ -341,6 +340,6 @@ def _confidence(row: _Row, place: _Place) -> float:
 
 def _stretched(spot: Spot, row: _Row, place: _Place) -> Spot:
     start_ms, end_ms = _whole(row.start_ms, place, "start_ms"), _whole(row.end_ms, place, "end_ms")
-    if not 0 <= start_ms <= end_ms <= _LATEST_MS:
+    if not 0 <= start_ms <= end_ms <= LATEST_MS:
         raise Rejected(f"{place}: a stretch from {start_ms} to {end_ms} ms")
     return msgspec.structs.replace(spot, start_ms=start_ms, end_ms=end_ms)

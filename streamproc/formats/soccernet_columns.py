@@ -93,7 +93,7 @@ def _at_once(data: bytes) -> Columns | None:
             start_ms=np.fromiter((r.start_ms for r in rows), np.int64, count),
             end_ms=np.fromiter((r.end_ms for r in rows), np.int64, count),
         )
-    except (msgspec.DecodeError, OverflowError):
+    except (msgspec.DecodeError, OverflowError, RecursionError):
         return None
     said = np.fromiter((_moment(r.game_time) for r in rows), np.int64, count)
     return columns if _nothing_odd(columns, said) else None

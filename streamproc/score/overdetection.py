@@ -33,7 +33,9 @@ def rate(moments: Sequence[tuple[int, int]], *, minutes: float, prior: float, sh
     """From (part, time_ms) of all events in `minutes` of looking."""
     by_minute = Counter((part, time_ms // 60_000) for part, time_ms in moments)
     busiest = sorted(((part, minute, n) for (part, minute), n in by_minute.items()), key=lambda row: (-row[2], row[:2]))
-    return Rate(per_minute=len(moments) / minutes if minutes else 0.0, prior=prior, busiest=tuple(busiest[:shown]))
+    return Rate(
+        per_minute=len(moments) / minutes if minutes else float("nan"), prior=prior, busiest=tuple(busiest[:shown])
+    )
 
 
 # leanings -----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ SPOTS = st.builds(
 )
 
 
+DEEP = b'{"x": ' + b"[" * 100_000
+
+
 def predictions(*rows: dict[str, Any]) -> bytes:
     whole = {"gameTime": "1 - 00:10", "label": "Goal", "position": "10000", "half": "1", "confidence": "0.5"}
     return json.dumps({"predictions": [whole | row for row in rows]}).encode()
@@ -161,7 +164,7 @@ def test_what_cannot_be_scored_honestly_is_refused_with_file_and_row(row: dict[s
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"predictions": 3}', b'{"predictions": [3]}', b"[]", b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"{", b'{"predictions": 3}', b'{"predictions": [3]}', b"[]", b"\xff", DEEP])
 def test_what_is_no_such_file_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(Rejected, match=r"game/file\.json"):
         soccernet.read_predictions(data, file="game/file.json", problems=Problems())

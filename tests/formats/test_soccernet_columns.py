@@ -70,7 +70,10 @@ def test_columns_are_the_rows_however_odd_they_are(rows: list[dict[str, Any]], l
     assert outcome(soccernet_columns.read_predictions, data) == outcome(row_by_row, data)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"{}", b'{"predictions": 3}', b'{"predictions": [3]}', b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"{}", b'{"predictions": 3}', b'{"predictions": [3]}', b"[]", b"\xff", b'{"x": ' + b"[" * 100_000],
+)
 def test_what_is_no_such_file_is_refused_as_ever(data: bytes) -> None:
     kind, message = outcome(soccernet_columns.read_predictions, data)
     assert (kind, message) == outcome(row_by_row, data)

@@ -418,6 +418,28 @@ def test_too_many_events_are_told_with_the_rows_that_show_it(run: Run, tmp_path:
     assert found["teams"]["values"][0]["value"] == "home"
 
 
+@pytest.mark.parametrize(("pair", "code"), [([5, 1], 1), ([-1, 5], 1), ([0, 5], 0)])
+def test_still_stretches_that_cannot_be_are_refused(run: Run, tmp_path: Path, pair: list[int], code: int) -> None:
+    file, still = tmp_path / "said.json", tmp_path / "still.json"
+    file.write_text('[{"time": 0, "raw": "{\'label\': \'Goal\'}"}]')
+    still.write_text(json.dumps({"match": [pair]}))
+    found, _, err = run("overdetection", "--predictions", file, "--still", still)
+    assert found == code
+    assert (str(still) in err) is (code == 1)
+    assert run("overdetection", "--predictions", file, "--minutes", "0")[0] == 2
+
+
+def test_a_window_that_cannot_be_is_refused_with_its_row(run: Run, tmp_path: Path) -> None:
+    official.write(tmp_path, {"game": ([Spot(half=1, time_ms=5000, label="Goal")], [])})
+    file = _detections(tmp_path / "detections.jsonl")
+    for wrong in ('"end_ms": 99999999999999999999', '"end_ms": -1'):
+        file.write_text(file.read_text().replace('"end_ms": 4000', wrong, 1))
+        code, _, err = run("windows", "--labels", tmp_path / "labels", "--detections", file)
+        assert code == 1
+        assert f"{file} row 1: a window from 0 to " in err
+        _detections(file)
+
+
 def test_the_truth_is_the_reference_where_it_is_given(run: Run, folder: Path) -> None:
     found, _ = asked(run, "overdetection", "--predictions", folder / "predictions", "--labels", folder / "labels")
     assert found["times_prior"] == pytest.approx(80 / 60, rel=0.2)

@@ -16,6 +16,11 @@ def test_the_rate_is_told_beside_what_is_usual_with_the_fullest_minutes() -> Non
     assert found.busiest == ((0, 0, 20), (0, 1, 20))
 
 
+def test_of_no_time_there_is_no_rate_and_not_one_of_nought() -> None:
+    found = overdetection.rate([(0, 0)] * 9, minutes=0, prior=2.0)
+    assert np.isnan([found.per_minute, found.times]).all()
+
+
 def test_leanings_are_shares_so_that_a_larger_number_alone_is_none() -> None:
     rows = overdetection.leanings(["Foul"] * 30 + ["Goal"] * 10, ["Foul"] * 3 + ["Goal"])
     assert overdetection.distance(rows) == 0.0

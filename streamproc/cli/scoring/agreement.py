@@ -90,10 +90,11 @@ def agreed(rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, wit
     from streamproc.score import agreement as together
 
     streams, labels = sorted({r.stream for r in rows}), sorted({r.label for r in rows})
+    part_of, label_of = ({value: n for n, value in enumerate(values)} for values in (streams, labels))
     seen = together.Sightings(
         run=np.array(voices, np.int64),
-        part=np.array([streams.index(r.stream) for r in rows], np.int64),
-        label=np.array([labels.index(r.label) for r in rows], np.int64),
+        part=np.array([part_of[r.stream] for r in rows], np.int64),
+        label=np.array([label_of[r.label] for r in rows], np.int64),
         time_ms=np.array([r.time_ms for r in rows], np.int64),
     )
     groups = together.group(seen, runs=len(names), within_ms=within_ms)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,6 +73,8 @@ def overdetection(
 
     if labels and against:
         raise Misconfigured("one reference at a time: --labels or --against")
+    if minutes == 0:
+        raise Misconfigured("--minutes 0: in no time there is no rate")
     problems = Problems()
     said = runs.read(predictions, problems)
     reference = _reference(labels, against or [], problems)
@@ -93,7 +96,9 @@ def signs(said: Sequence[Seen], reference: Sequence[Seen], *, minutes: float, pr
     from streamproc.score import overdetection as signs
 
     streams = sorted({row.stream for row in said})
-    rate = signs.rate([(streams.index(r.stream), r.time_ms) for r in said], minutes=minutes, prior=prior)
+    part = {stream: n for n, stream in enumerate(streams)}
+    rate = signs.rate([(part[r.stream], r.time_ms) for r in said], minutes=minutes, prior=prior)
+    minute_of = _places(said, lambda r: (r.stream, r.time_ms // 60_000))
     document: dict[str, Any] = {
         "events": len(said),
         "minutes": minutes,
@@ -102,17 +107,17 @@ def signs(said: Sequence[Seen], reference: Sequence[Seen], *, minutes: float, pr
         "times_prior": rate.times,
         "busiest": [
             {
-                "stream": streams[part],
+                "stream": streams[number],
                 "minute": minute,
                 "events": n,
-                "places": [r.place for r in said if r.stream == streams[part] and r.time_ms // 60_000 == minute][:ROWS],
+                "places": minute_of[streams[number], minute],
             }
-            for part, minute, n in rate.busiest
+            for number, minute, n in rate.busiest
         ],
     }
     for name in ("label", "team"):
         ours, theirs = ([str(v) for r in rows if (v := getattr(r, name)) is not None] for rows in (said, reference))
-        leanings = signs.leanings(ours, theirs)
+        leanings, places = signs.leanings(ours, theirs), _places(said, attrgetter(name))
         document[f"{name}s"] = {
             "distance": signs.distance(leanings) if ours and theirs else None,
             "values": [
@@ -122,19 +127,17 @@ def signs(said: Sequence[Seen], reference: Sequence[Seen], *, minutes: float, pr
                     "share": row.share,
                     "reference": row.reference if theirs else None,
                 }
-                | {"places": [r.place for r in said if getattr(r, name) == row.value][:ROWS]}
+                | {"places": places.get(row.value, [])}
                 for row in leanings
             ],
         }
     for name, rows in (("confidences", said), ("reference_confidences", reference)):
+        places = _places(rows, attrgetter("confidence"))
         told = signs.confidences(np.array([r.confidence for r in rows if r.confidence is not None], np.float64))
         document[name] = {
             "distinct": told.distinct,
             "within_0.8_0.95": told.high,
-            "commonest": [
-                {"value": value, "count": n, "places": [r.place for r in rows if r.confidence == value][:ROWS]}
-                for value, n in told.commonest
-            ],
+            "commonest": [{"value": value, "count": n, "places": places[value]} for value, n in told.commonest],
         }
     repeats = signs.repeated([row.text for row in said])
     document["repeated"] = [
@@ -142,6 +145,16 @@ def signs(said: Sequence[Seen], reference: Sequence[Seen], *, minutes: float, pr
         for text, rows in repeats.items()
     ]
     return document
+
+
+def _places(rows: Sequence[Seen], key: Callable[[Seen], Any]) -> dict[Any, list[str]]:
+    """Key → the first rows that have it."""
+    found: dict[Any, list[str]] = {}
+    for row in rows:
+        shown = found.setdefault(key(row), [])
+        if len(shown) < ROWS:
+            shown.append(row.place)
+    return found
 
 
 def _reference(labels: Path | None, against: Sequence[Path], problems: Any) -> list[Seen]:
@@ -192,8 +205,12 @@ def _in_still(said: Sequence[Seen], file: Path, problems: Problems) -> dict[str,
         stretches = msgspec.json.decode(file.read_bytes(), type=dict[str, list[tuple[int, int]]])
     except OSError as e:
         raise Misconfigured(f"--still {file} cannot be read: {e.strerror or e}") from e
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         raise Rejected(f"{file}: {e}") from e
+    for stream, pairs in stretches.items():
+        for lo, hi in pairs:
+            if not 0 <= lo <= hi:
+                raise Rejected(f"{file}: {stream} has a stretch from {lo} to {hi} ms")
     still = {_place(stream): Ranges(pairs) for stream, pairs in stretches.items()}
     if len(still) < len(stretches):
         raise Rejected(f"{file}: two streams of one half of a game; overdetection looks at one run at a time")
@@ -226,8 +243,8 @@ def _by_minute(said: Sequence[Seen]) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     frame.line(
-        f"{result['events']} events in {result['minutes']:.1f} minutes: {result['per_minute']:.2f} a minute, "
-        f"{result['times_prior']:.1f} times the usual {result['prior']:.2f}"
+        f"{result['events']} events in {result['minutes']:.1f} minutes: {report.number(result['per_minute'], 2)} a minute, "
+        f"{report.number(result['times_prior'], 1)} times the usual {result['prior']:.2f}"
     )
     frame.table(
         ["busiest: stream", "minute", "events"], [[b["stream"], b["minute"], b["events"]] for b in result["busiest"]]

@@ -80,5 +80,5 @@ def _rows(file: Path, part: int, problems: Problems) -> Iterator[tuple[int, int,
 def _decoded(file: Path) -> list[dict[str, Any]]:
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         raise Rejected(f"{file}: {e}") from e

@@ -31,7 +31,7 @@ def windows(
     """Precision and recall of the null class: windows said to be empty, windows that are. And how answers were read."""
     from streamproc.cli.scoring import games as folders
     from streamproc.cli.scoring import runs
-    from streamproc.errors import Misconfigured
+    from streamproc.errors import Misconfigured, Rejected
     from streamproc.formats import soccernet
     from streamproc.formats.problems import Problems
     from streamproc.score import windows as empty
@@ -40,6 +40,8 @@ def windows(
     names, true = folders.labelled(labels, problems=problems)
     parts: dict[str, list[tuple[int, runs.Window]]] = {}
     for place, window in runs.windows(detections):
+        if not 0 <= window.start_ms <= window.end_ms <= soccernet.LATEST_MS:
+            raise Rejected(f"{place}: a window from {window.start_ms} to {window.end_ms} ms")
         at = soccernet.half_of(window.stream)
         if at is None or at[0] not in names:
             problems.add("window of a stream that has no labels, left out", f"{place} ({window.stream})")
