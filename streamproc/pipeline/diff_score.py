@@ -72,11 +72,9 @@ def scored(
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         labels, predicted, found, right = (weights @ both).T
-        return {
-            "precision": share(right, predicted),
-            "recall": share(found, labels),
-            "F1": share(2 * found, labels + predicted),
-        }
+        # A label and what found it may lie in two stretches, so F1 is made of the other two.
+        precision, recall = share(right, predicted), share(found, labels)
+        return {"precision": precision, "recall": recall, "F1": share(2 * precision * recall, precision + recall)}
 
     one = statistic(np.hstack([np.zeros((1, units)), np.ones((1, units))]))
     other = statistic(np.hstack([np.ones((1, units)), np.zeros((1, units))]))
