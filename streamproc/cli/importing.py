@@ -141,8 +141,8 @@ async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> 
     ):
         entered = await importing.bring(bus, progress, brought)
         plans = [plan_of(s) for s in dict.fromkeys(s for source in entered.sources for s in source.services)]
-        this = Run(asked, plans, served, bus, progress, spending, Streams(), entered)
         claims = open_claims(told)
+        this = Run(asked, plans, served, bus, progress, spending, Streams(), entered, claims)
         return await this.to_its_end(
             lambda: working(
                 bus, has, left, bounds=told.bounds, backoff=told.backoff, claims=claims, collector=told.otel.endpoint

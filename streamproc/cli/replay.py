@@ -222,8 +222,8 @@ async def _work(
         for one in replays:
             say(f"{one.source.stream}: {_told(one)}")
         every = [plan_of(s) for s in dict.fromkeys(s for r in replays for s in r.source.services)]
-        this = Run(asked, every, served, bus, progress, spending, Streams(), entered)
         claims, collector = open_claims(told), told.otel.endpoint
+        this = Run(asked, every, served, bus, progress, spending, Streams(), entered, claims)
         return await this.to_its_end(
             lambda: working(
                 bus, has, plans, bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector

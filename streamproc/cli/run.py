@@ -19,6 +19,7 @@ from streamproc.cli.frame import BusOption, Code, JsonOption, deployed, emit, ru
 from streamproc.errors import Misconfigured, Rejected, Retryable
 
 if TYPE_CHECKING:
+    from streamproc.bus.claims import Claims
     from streamproc.bus.contract import Bus
     from streamproc.cli.running import Spending
     from streamproc.messages import Source
@@ -139,8 +140,8 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     ):
         streams = await _streams(arguments, asked, has, name=name)
         entered = await job.enter(bus, streams.wanted, again=asked.again)
-        this = Run(asked, plans, served, bus, progress, spending, streams, entered)
         claims = open_claims(told)
+        this = Run(asked, plans, served, bus, progress, spending, streams, entered, claims)
         return await this.to_its_end(
             lambda: working(
                 bus,
@@ -271,6 +272,7 @@ class Run:
         spending: Spending,
         streams: Streams,
         entered: Entered,
+        claims: Claims,
     ) -> None:
         from streamproc.cli.running import Board
         from streamproc.pipeline.job import Watch
@@ -282,8 +284,8 @@ class Run:
         self.began = time.monotonic()
         services = [p.service for p in plans]
         self.watch = Watch(progress, entered.sources, services)
-        self.tail = Tail(bus, _shown(plans), entered.sources)
-        self.files = Files(asked.out, bus, progress) if asked.out else None
+        self.tail = Tail(bus, _shown(plans), entered.sources, claims=claims)
+        self.files = Files(asked.out, bus, progress, claims=claims) if asked.out else None
         self.board = Board(progress, entered.sources, services, self._totals(), spending)
 
     async def to_its_end(self, working: Callable[[], Any]) -> Code:
@@ -294,10 +296,13 @@ class Run:
             try:
                 async with working() as process:
                     self.board.process = process
-                    while not await self._over(process):
-                        await self.watch.progress.moved(within_s=LOOK_EVERY_S)
-                        await asyncio.sleep(SHOWN_EVERY_S)
-                        await self._look()
+                    try:
+                        await self._work(process)
+                    except asyncio.CancelledError:
+                        say(
+                            "Stopping: what is under way is finished first; once more leaves at once, and loses nothing"
+                        )
+                        raise
             except asyncio.CancelledError:
                 await self._look()
                 await self._finish(self.entered.sources)
@@ -306,6 +311,12 @@ class Run:
             await self._look()
             await self._finish(self.entered.sources)
         return self._receipt()
+
+    async def _work(self, process: Process) -> None:
+        while not await self._over(process):
+            await self.watch.progress.moved(within_s=LOOK_EVERY_S)
+            await asyncio.sleep(SHOWN_EVERY_S)
+            await self._look()
 
     async def _over(self, process: Process) -> bool:
         """Every stream is complete; or only some stages run, and there is nothing left that they could do."""

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from streamproc import __version__
+from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Misconfigured
 from streamproc.messages import Answer, Event, Record, Source
@@ -138,9 +139,15 @@ class Files:
     """The output folder of one run. Streams are written in groups: reading a topic for one costs as much as for many."""
 
     def __init__(
-        self, folder: Path, bus: Bus, progress: Progress, *, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        bus: Bus,
+        progress: Progress,
+        *,
+        claims: Claims | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._bus, self._progress, self._clock = folder, bus, progress, clock
+        self._folder, self._bus, self._progress, self._claims, self._clock = folder, bus, progress, claims, clock
         self._waiting: list[Source] = []
         self._next_at = clock()
         self.written: set[str] = set()
@@ -159,7 +166,7 @@ class Files:
             return
         began = self._clock()
         found: dict[str, dict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
-        for name, record in await Tail(self._bus, [f.topic for f in FILES], sources).come():
+        for name, record in await Tail(self._bus, [f.topic for f in FILES], sources, claims=self._claims).come():
             found[record.stream][name][record.id] = record  # what a torn writer has said twice is there once
         for source in sources:
             of = {name: list(records.values()) for name, records in found[source.stream].items()}

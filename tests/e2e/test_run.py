@@ -15,6 +15,7 @@ import pytest
 
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
+from tests.e2e.answers import scripted
 from tests.e2e.films import film
 
 LABELS = ("--set", "labels=red box, blue box")
@@ -141,7 +142,21 @@ def test_ctrl_c_lets_what_is_under_way_land_and_says_how_to_go_on(match: Path) -
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == Code.INTERRUPTED
+    assert b"once more leaves at once" in told
     assert b"goes on from here" in told
+
+
+def test_answers_that_lie_in_the_store_stand_in_the_files_too(
+    match: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "a long story " * 2**17
+    monkeypatch.setenv("STREAMPROC_CLAIMS__STORE", str(here / "store"))
+    with scripted(lambda _: text) as model:
+        served = f"caption=openai-compatible@{model.url}"
+        assert run(match, *LABELS, "--model", served, "--only", "caption", "--out", "results") == Code.DONE
+    rows = [json.loads(row) for row in Path("results/match/captions.jsonl").read_text().splitlines()]
+    assert len(rows) == 15
+    assert {row["raw"] for row in rows} == {text}
 
 
 def test_a_video_that_cannot_be_read_keeps_no_other_from_being_done(
