@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from streamproc.settings import Settings
 
 EVERY_S = 2.0
+COUNTED = ("events", "incidents", "descriptions")
+"""Topics whose records are numbered as they come: who answers them has numbers that are no times."""
 
 
 class Service(Struct, frozen=True):
@@ -152,7 +154,8 @@ async def _service(bus: Bus, name: str, reads: set[str], there: dict[str, int]) 
 
 def _stream(source: Source, progress: Progress) -> Stream:
     names = sorted({*source.services, *progress.services(source)})
-    on_grid = {name for name in names if progress.of(source, name).owes <= {source.grid.root}}
+    counted = {name for read in COUNTED for name in source.readers.get(read, ())}
+    on_grid = set(names) - counted
     front_ms = max((progress.of(source, name).front_ms for name in on_grid), default=0)
     accounts = []
     for name in names:

@@ -56,20 +56,32 @@ def source(stream: str = "match1", *, revision: int = 1, state: Any = "active") 
         from_index=0,
         grid=Grid(root="decode", origin="0", step="2", first=0),
         task={},
-        services=("decode", "caption", "dedup", "detect.m"),
-        readers={"sources": ("decode",), "windows": ("caption", "detect.m"), "detections": ("dedup",)},
+        services=("decode", "caption", "dedup", "detect.m", "ensemble"),
+        readers={
+            "sources": ("decode",),
+            "windows": ("caption", "detect.m"),
+            "detections": ("dedup",),
+            "events": ("ensemble",),
+        },
         lag="block",
     )
     return encode(record, partitions=PARTITIONS, time=TIME, sub=(f"1.{revision}",))
 
 
 def coverage(service: str, *, hour: int = 0, generation: int = 1, **said: Any) -> Entry:
-    base: dict[str, Any] = {"ended": False, "done": (), "failed": (), "skipped": (), "missing": (), "taken": ()}
+    base: dict[str, Any] = {
+        "root": "decode",
+        "ended": False,
+        "done": (),
+        "failed": (),
+        "skipped": (),
+        "missing": (),
+        "taken": (),
+    }
     record = Coverage(
         id=f"{service}/decode/match1/{generation}/{hour}",
         stream="match1",
         service=service,
-        root="decode",
         generation=generation,
         hour=hour,
         **(base | said),
@@ -135,6 +147,33 @@ async def test_coverage_is_told_by_service_in_seconds_over_all_its_hours() -> No
     assert (by["dedup"].done_s, by["dedup"].behind_s) == (0, 3610), "named, and silent so far"
 
 
+async def test_between_numbers_that_are_no_times_nothing_is_missing() -> None:
+    async def work(bus: Bus) -> Status:
+        first = source()
+        judge = coverage("ensemble", root="dedup", done=((4000, 8000), (90_000, 94_000)), missing=((8000, 90_000),))
+        await bus.publish([first, coverage("decode", done=((0, 100_000),), taken=((0, 50),)), judge])
+        return await look(bus)
+
+    [stream] = (await on_a_bus(work)).streams
+    by = {a.service: a for a in stream.accounts}
+    assert (by["ensemble"].done_s, by["ensemble"].missing_s, by["ensemble"].behind_s) == (8, 0, None)
+    assert by["decode"].behind_s == 0
+
+
+def test_endpoints_of_the_settings_are_told_with_whether_they_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    async def nothing(bus: Bus) -> None:
+        return
+
+    asyncio.run(on_a_bus(nothing))
+    Path("streamproc.toml").write_text(
+        '[endpoints.gone]\ncard = "openai-compatible"\nurls = ["http://127.0.0.1:9/v1"]\n'
+    )
+    assert exit_code(build(), ["status", "--json"]) == Code.DONE
+    [told] = json.loads(capsys.readouterr().out)["endpoints"]
+    assert told["endpoint"] == "gone at http://127.0.0.1:9/v1"
+    assert told["reachable"] is False
+
+
 async def test_what_stands_still_is_named_with_whom_it_waits_for() -> None:
     async def work(bus: Bus) -> Status:
         await bus.publish([source(), window(0)])
@@ -165,7 +204,7 @@ def test_status_is_one_json_document_and_a_table_for_people(capsys: pytest.Captu
     asyncio.run(on_a_bus(work))
     assert exit_code(build(), ["status", "--json"]) == Code.DONE
     told = json.loads(capsys.readouterr().out)
-    assert {s["service"] for s in told["services"]} == {"caption", "decode", "dedup", "detect.m"}
+    assert {s["service"] for s in told["services"]} == {"caption", "decode", "dedup", "detect.m", "ensemble"}
     assert told["streams"][0]["stream"] == "match1"
     assert exit_code(build(), ["status"]) == Code.DONE
     lines = capsys.readouterr().out.splitlines()
