@@ -142,7 +142,8 @@ def derived(source: Source, name: str, service: str, letter: Record) -> Source:
     """The source of a stream made of letters: the service that failed, and all that stand behind it. It is no feed: what
     there is of it is there."""
     services = _behind(source, service)
-    plans = [plan_of(s) for s in (*_joined(source, service), *services)]
+    joined = [letter.service] if letter.service == judged(source) else _joined(source, service)
+    plans = [plan_of(s) for s in (*joined, *services)]
     made = replace(
         _first(source, name),
         live=False,
@@ -183,8 +184,7 @@ def _joined(source: Source, service: str) -> list[str]:
     """Of a fold: services whose words make its rows, which are said again, or passed over in a gap."""
     prefix = {"dedup": "detect.", "locate": "caption."}.get(_stage(service))
     if prefix is None:
-        located = judged(source)
-        return [located] if _stage(service) == "ensemble" and located != "dedup" else []
+        return [judged(source)] if _stage(service) == "ensemble" else []
     return [s for s in source.services if s.startswith(prefix)]
 
 

@@ -14,7 +14,7 @@ from streamproc import wire
 from streamproc.bus.embedded import Embedded
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
-from streamproc.messages import Detection, Record
+from streamproc.messages import Record
 from streamproc.topics import deployment, partition_of, topic
 from streamproc.wire import Entry
 from tests.e2e.answers import MODEL, Scripted, scripted
@@ -170,21 +170,46 @@ def test_a_row_that_a_fold_could_not_do_is_done_again_from_all_its_letters(
     assert {v.model for v in event.votes} == {MODEL, "observer"}
 
 
+@pytest.mark.parametrize(
+    ("name", "service", "services"),
+    [
+        ("incidents", "describe.observer.12-11-6", ["locate.observer", "describe.observer.12-11-6", "ensemble"]),
+        ("incidents", "ensemble", ["locate.observer", "describe.observer.12-11-6", "ensemble"]),
+        (
+            "captions",
+            "locate.observer",
+            ["caption.observer", "locate.observer", "describe.observer.12-11-6", "ensemble"],
+        ),
+    ],
+)
+def test_whoever_failed_the_services_behind_it_go_on_to_a_verdict(
+    match: Path, name: str, service: str, services: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert streamproc("run", match, "--task", "dashcam") == Code.DONE
+    first = next(r for r in records(name) if r.index == 0)
+    publish([dead(first, service=service)])
+    [letter] = lines(capfd, "dlq", "list")
+    [made] = lines(capfd, "dlq", "replay", letter["id"])
+    assert made["services"] == services
+    assert streamproc("up", "--until-idle", "--port", "0") == Code.DONE
+    assert streamproc("coverage", "match@dlq-1") == Code.DONE
+    assert [r.index for r in records("verdicts") if r.stream == "match@dlq-1" and not r.ended] == [0]
+
+
 def dead(record: Record, *, service: str) -> Entry:
     """As a runner buries it."""
-    assert isinstance(record, Detection)
     entry = wire.encode(record, partitions=16, time="2026-03-01T20:45:00Z")
     headers = (
         *entry.headers,
         ("error", b"no such rule"),
         ("error-class", b"Rejected"),
         ("attempts", b"1"),
-        ("source-topic", b"detections"),
+        ("source-topic", entry.topic.encode()),
         ("source-partition", b"0"),
         ("source-offset", b"0"),
         ("service", service.encode()),
     )
-    return Entry("detections.dlq", entry.partition, entry.key, entry.value, headers)
+    return Entry(f"{entry.topic}.dlq", entry.partition, entry.key, entry.value, headers)
 
 
 def test_a_letter_of_which_nothing_can_be_read_is_shown_as_it_is_and_cannot_be_done_again(
