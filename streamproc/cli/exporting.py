@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    streams: Annotated[list[str] | None, typer.Argument(metavar="STREAM…", show_default=False)] = None,
+    streams: Annotated[
+        list[str] | None, typer.Argument(metavar="[STREAM…]", help="By name, in this order.", show_default=False)
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Every stream of the bus, in the order in which they were added.")
     ] = False,
@@ -89,7 +91,7 @@ def export(
 
 async def _landed(told: Settings, names: Sequence[str] | None, format_: Format) -> list[Landed]:
     from streamproc.pipeline import exporting
-    from streamproc.pipeline.exporting_formats import TOPICS, is_described
+    from streamproc.pipeline.exporting_formats import TOPICS, has_events, is_described
     from streamproc.pipeline.progress import followed
     from streamproc.settings import open_claims
 
@@ -100,6 +102,8 @@ async def _landed(told: Settings, names: Sequence[str] | None, format_: Format) 
         found = await exporting.landed(bus, progress, sources, TOPICS[format_], claims=open_claims(told))
     if format_ is Format.submission:
         return _only(found, [one for one in found if is_described(one)], named=names is not None, what="described clip")
+    if format_ is Format.predictions:
+        return _only(found, [one for one in found if has_events(one)], named=names is not None, what="stream of events")
     if format_ is Format.spotting:
         from streamproc.formats.soccernet import half_of
 

@@ -34,6 +34,11 @@ TOPICS: Final = {
 # predictions --------------------------------------------------------------------------------------------------------
 
 
+def has_events(one: Landed) -> bool:
+    """Some service makes events of what models see."""
+    return "dedup" in one.source.services
+
+
 def predictions(one: Landed, model: str | None) -> list[Said]:
     """A row an event that is believed: where its first window begins, and what was said of that window."""
     said = one.detections()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from streamproc.cli.frame import Code
 from streamproc.formats import soccernet, submission
 from streamproc.formats.problems import Problems
 from streamproc.formats.soccernet import Spot
+from streamproc.pipeline.exporting_formats import COLUMNS
 from tests.e2e.films import film
 from tests.e2e.test_import import CORNER, GOAL, MATCH, here, import_, predictions, said, spotting, streamproc
 from tests.unit.test_ensemble_cli import CLIP, FIXTURES, HOLE, numbered, real, written
@@ -149,6 +151,17 @@ def test_a_submission_comes_back_byte_for_byte_in_its_own_order(export: Export) 
     assert [c.video for c in back] == ["9", "b"]
 
 
+def test_of_one_describer_its_own_row_and_of_all_their_verdict(export: Export) -> None:
+    one, two = numbered(CLIP), numbered(replace(CLIP, start_frame=9, reason="A dog runs."))
+    for name, rows_ in (("one", one), ("two", two)):
+        assert import_(written(f"{name}.csv", *rows_), "--as", "sub", "--model", name) == Code.DONE
+    _, out = export("--all", "--format", "2coool", "--model", "two")
+    assert submission.read(out.encode(), file="out") == two
+    _, out = export("--all", "--format", "2coool")
+    (verdict,) = submission.read(out.encode(), file="out")
+    assert (verdict.label, verdict.start_frame) == (CLIP.label, 9)  # of two as frequent the smallest
+
+
 @real
 def test_a_real_submission_comes_back_cell_for_cell(export: Export) -> None:
     (file,) = FIXTURES.glob("exp005*.csv")
@@ -181,6 +194,8 @@ def test_clips_that_were_run_are_rows_in_the_order_of_input_and_holes_where_noth
     clips = submission.read(out.encode(), file="out")
     assert [c.video for c in clips] == ["9", "10", "b"]
     assert all("no AI" in c.reason for c in clips)
+    assert export("--all", "--format", "predictions")[0] == Code.USAGE
+    assert "is no stream of events" in err(export)
     _, table = export("--all", "--format", "csv")
     assert [(r["stream"], r["frame"]) for r in rows(table)] == [(c.video, str(c.start_frame)) for c in clips]
 
@@ -224,6 +239,12 @@ def test_what_is_incomplete_is_exported_as_far_as_it_landed_and_said(export: Exp
     assert code == Code.INCOMPLETE
     assert len(json.loads(out)) == 3
     assert "coverage is incomplete in 1 of 1 streams: m" in err(export)
+
+
+def test_every_column_of_the_table_is_explained_in_the_help(export: Export) -> None:
+    _, told = export("--help")
+    for column in COLUMNS:
+        assert re.search(rf"\b{column}\b", told.partition("Columns of csv:")[2].partition("Arguments:")[0]), column
 
 
 @pytest.mark.parametrize(

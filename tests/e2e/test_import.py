@@ -270,7 +270,27 @@ def test_models_that_come_one_after_the_other_are_heard_together() -> None:
     for row in said("out/m/coverage.json"):
         assert row["ended"]
         assert row["missing"] == row["failed"] == []
-    assert streamproc("score", "agreement", "m", "--by", "model") == Code.DONE
+
+
+def test_streams_of_a_bus_agree_with_each_other_and_with_files(capfd: pytest.CaptureFixture[str]) -> None:
+    file = predictions("a.json", MATCH)
+    options = ("--task", "soccer")
+    assert import_(file, "--as", "one", *options) == Code.DONE
+    assert import_(predictions("b.json", {4: GOAL}), "--as", "two", *options) == Code.DONE
+    assert import_(predictions("b.json", {4: GOAL}), "--as", "one", "--model", "b", *options) == Code.DONE
+    for arguments, all_, one in (
+        (("one", "two"), 1, 2),
+        (("one", "--by", "model"), 1, 2),
+        (("two", "b.json"), 1, 0),
+    ):
+        capfd.readouterr()
+        assert streamproc("score", "agreement", *arguments, "--json") == Code.DONE
+        told = json.loads(capfd.readouterr().out)
+        assert (told["all"], told["one"]) == (all_, one)
+    assert streamproc("score", "agreement", "one", "twoo") == Code.USAGE
+    assert "no stream 'twoo'; did you mean 'two'?" in capfd.readouterr().err
+    assert streamproc("score", "agreement", "one", "two", "--bus", "embedded:none.db") == Code.USAGE
+    assert "no such file or folder" in capfd.readouterr().err
 
 
 def test_in_whatever_order_models_come_events_are_the_same() -> None:
