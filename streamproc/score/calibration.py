@@ -36,8 +36,7 @@ class Reliability:
 
 def reliability(confidence: Floats, hit: Bools, *, bins: int = 10) -> Reliability:
     """Bins of equal width, closed on the right; 0 belongs to the first."""
-    edges = np.linspace(0, 1, bins + 1)
-    at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    edges, at = _binned(confidence, bins)
     count = np.bincount(at, minlength=bins)
     said = share(np.bincount(at, weights=confidence, minlength=bins), count)
     came = share(np.bincount(at, weights=hit, minlength=bins), count)
@@ -45,6 +44,24 @@ def reliability(confidence: Floats, hit: Bools, *, bins: int = 10) -> Reliabilit
     gap = float((np.abs(said - came) * count).sum() / len(confidence)) if some else float("nan")
     brier = float(np.mean((confidence - hit) ** 2)) if some else float("nan")
     return Reliability(edges=edges, count=count, confidence=said, accuracy=came, ece=gap, brier=brier)
+
+
+def _binned(confidence: Floats, bins: int) -> tuple[Floats, Ints]:
+    edges = np.linspace(0, 1, bins + 1)
+    return edges, np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+
+
+def errors(confidence: Floats, hit: Bools, game: Ints, weights: Floats, *, bins: int = 10) -> Floats:
+    """The calibration error of each draw; weights[d, g] says how often draw d has game g. NaN where it has no prediction."""
+    _, at = _binned(confidence, bins)
+    games = weights.shape[1]
+
+    def total(of: Floats | None = None) -> Floats:
+        flat = np.bincount(game * bins + at, weights=of, minlength=games * bins)
+        return np.asarray(weights @ flat.reshape(games, bins))
+
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(total(confidence) - total(hit.astype(np.float64))).sum(axis=1) / total().sum(axis=1))
 
 
 # fits ---------------------------------------------------------------------------------------------------------------

@@ -68,6 +68,10 @@ class Found:
     def f1(self) -> Floats:
         return share(2 * self.hits, self.labels + self.predicted)
 
+    def drawn(self, weights: Floats) -> Found:
+        """Counts by game as each draw has them; weights[d, g] says how often draw d has game g."""
+        return Found(labels=weights @ self.labels, predicted=weights @ self.predicted, hits=weights @ self.hits)
+
     def total(self) -> Found:
         """All classes together (micro)."""
         return Found(labels=self.labels.sum(-1), predicted=self.predicted.sum(-1), hits=self.hits.sum(-1))

@@ -116,6 +116,15 @@ def test_lines_by_class_are_better_than_one_where_classes_differ() -> None:
     assert calibration.reliability(each, hit).brier < calibration.reliability(one, hit).brier
 
 
+def test_the_error_of_a_draw_is_that_of_its_games_as_often_as_it_has_them() -> None:
+    confidence, hit = overconfident(90, 9)
+    game = np.repeat([0, 1, 2], 30)
+    once, first, nothing = calibration.errors(confidence, hit, game, np.array([[1.0, 1, 1], [2, 0, 0], [0, 0, 0]]))
+    assert once == pytest.approx(calibration.reliability(confidence, hit).ece)
+    assert first == pytest.approx(calibration.reliability(confidence[:30], hit[:30]).ece)
+    assert np.isnan(nothing)
+
+
 def test_of_no_prediction_nobody_can_say_how_far_off_it_is() -> None:
     table = calibration.reliability(np.array([]), np.array([], np.bool_))
     assert np.isnan([table.ece, table.brier]).all()

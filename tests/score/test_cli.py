@@ -268,6 +268,8 @@ def test_thresholds_are_chosen_on_some_games_and_told_on_others(run: Run, folder
         for label in LABELS
     )
     assert found["test"]["games"] == 3
+    low, high = found["test"]["after"]["f1_interval"]
+    assert low <= found["test"]["after"]["f1"] <= high
 
 
 def test_games_to_fit_on_are_never_those_to_report_on(run: Run, folder: Path) -> None:
@@ -282,6 +284,8 @@ def test_a_calibration_is_saved_and_judged_on_unseen_games(run: Run, folder: Pat
     sets = ("--fit", "*00[0-2]", "--test", "*00[3-5]", "--method", method)
     found, _ = asked(run, "calibration", *spotting(folder)[1:], *sets, "--out", folder / "c.json")
     assert json.loads((folder / "c.json").read_text()) == found["fit"]
+    low, high = found["test"]["before"]["interval"]
+    assert low <= found["test"]["before"]["ece"] <= high
     assert found["test"]["after"]["ece"] < found["test"]["before"]["ece"]
 
 

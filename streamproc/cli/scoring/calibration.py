@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from streamproc.cli import frame
 from streamproc.cli.frame import JsonOption
 from streamproc.cli.scoring import report
-from streamproc.cli.scoring.report import PlotOption, WithinOption
+from streamproc.cli.scoring.report import DrawsOption, PlotOption, SeedOption, WithinOption
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def calibration(
         typer.Option("--out", metavar="F", help="Write the fit there, for --set ensemble.calibration=@F."),
     ] = None,
     within: WithinOption = 5.0,
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +104,14 @@ def calibration(
     else:
         read = agreed(folders.read(labels, predictions[0]), predictions, within_ms=within_ms)
     before = measured(read, within_ms)
-    result: dict[str, Any] = {"confidence": confidence.value, "within_s": within, "all": _table(before)}
+    ends = {"all games": report.ends_of_error(read, hits(read, within_ms), draws=draws, seed=seed)}
+    result: dict[str, Any] = {
+        "confidence": confidence.value,
+        "within_s": within,
+        "draws": draws,
+        "seed": seed,
+        "all": _table(before) | {"interval": ends["all games"]},
+    }
     tables = {"all games": before}
     if fit is not None and test is not None:
         on, held_out = folders.apart(read, fit, test)
@@ -113,19 +123,19 @@ def calibration(
             method=method.value,
             least=least,
         )
-        mended = lines(held_out.predictions.confidence, held_out.predictions.label)
-        tables = {
-            "before": measured(held_out, within_ms),
-            "after": worth.reliability(mended, hits(held_out, within_ms)),
-        }
+        right, said = hits(held_out, within_ms), held_out.predictions
+        mended = replace(held_out, predictions=replace(said, confidence=lines(said.confidence, said.label)))
+        both = {"before": held_out, "after": mended}  # a mended confidence is the same prediction, right or wrong
+        tables = {name: worth.reliability(of.predictions.confidence, right) for name, of in both.items()}
+        ends = {name: report.ends_of_error(of, right, draws=draws, seed=seed) for name, of in both.items()}
         document = written(lines, confidence)
-        result |= {"method": method.value, "fit": document, "test": {name: _table(t) for name, t in tables.items()}}
+        result |= {"method": method.value, "fit": document, "test": _tables(tables, ends)}
         if out:
             out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     result["problems"] = read.problems.plain()
     report.warn(read.problems)
     report.draw(plot, "reliability", tables)
-    frame.emit(report.plain(result)) if as_json else _show(tables)
+    frame.emit(report.plain(result)) if as_json else _show(tables, ends)
 
 
 def written(lines: Lines, confidence: Confidence) -> dict[str, Any]:
@@ -156,8 +166,6 @@ def measured(games: Games, within_ms: int) -> Reliability:
 
 def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
     """All runs' predictions brought together; a prediction's confidence is how many of the runs saw it."""
-    from dataclasses import replace
-
     import numpy as np
 
     from streamproc.cli.scoring import games as folders
@@ -178,6 +186,10 @@ def agreed(games: Games, runs: list[Path], *, within_ms: int) -> Games:
     return replace(games, predictions=together)
 
 
+def _tables(tables: dict[str, Reliability], ends: dict[str, list[float] | None]) -> dict[str, Any]:
+    return {name: _table(of) | {"interval": ends[name]} for name, of in tables.items()}
+
+
 def _table(of: Reliability) -> dict[str, Any]:
     return {
         "ece": of.ece,
@@ -189,7 +201,7 @@ def _table(of: Reliability) -> dict[str, Any]:
     }
 
 
-def _show(tables: dict[str, Reliability]) -> None:
+def _show(tables: dict[str, Reliability], ends: dict[str, list[float] | None]) -> None:
     for name, of in tables.items():
         rows = [
             [f"{low:.1f} – {high:.1f}", n, report.number(said), report.number(came)]
@@ -198,6 +210,7 @@ def _show(tables: dict[str, Reliability]) -> None:
             )
             if n
         ]
-        frame.line(f"{name}: calibration error {report.number(of.ece)}, Brier score {report.number(of.brier)}")
+        error = f"{report.number(of.ece)} {report.between(ends[name])}".rstrip()
+        frame.line(f"{name}: calibration error {error}, Brier score {report.number(of.brier)}")
         frame.table(["confidence", "predictions", "mean said", "share right"], rows)
         frame.line("")

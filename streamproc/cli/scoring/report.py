@@ -13,7 +13,8 @@ from streamproc.errors import Misconfigured
 from streamproc.formats.problems import Problems
 
 if TYPE_CHECKING:
-    pass
+    from streamproc.cli.scoring.games import Games
+    from streamproc.score.spots import Bools
 
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="F", help="Draw it, too: a .png or .svg file.")]
 SeedOption = Annotated[
@@ -48,6 +49,24 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def ends_of_error(games: Games, hit: Bools, *, draws: int, seed: int) -> list[float] | None:
+    """The interval of a calibration error, over games."""
+    import numpy as np
+
+    from streamproc.score import bootstrap, calibration
+
+    said = games.predictions
+    if not draws or not len(said):
+        return None
+    weights = bootstrap.draws(len(games.names), count=draws, seed=seed)
+    found = calibration.errors(said.confidence, hit, said.part // 2, weights)
+    found = found[~np.isnan(found)]  # a draw of games without predictions has no error
+    if not len(found):
+        return None
+    ends = bootstrap.interval(found, at=calibration.reliability(said.confidence, hit).ece)
+    return [ends.low, ends.high]
 
 
 def warn(problems: Problems) -> None:

@@ -114,7 +114,6 @@ def _found(games: Games, *, within_ms: int, draws: int, seed: int) -> dict[str, 
     """Precision, recall, F1 and what hangs on the same matching: confusion and calibration."""
     from streamproc.formats.soccernet import LABELS
     from streamproc.score import bootstrap, calibration, detection
-    from streamproc.score.detection import Found
 
     truth, said = games.truth, games.predictions
     matches = detection.match(truth, said, within_ms=within_ms, classes=len(LABELS))
@@ -154,12 +153,11 @@ def _found(games: Games, *, within_ms: int, draws: int, seed: int) -> dict[str, 
     if draws:
         by_game = detection.by_game(truth, said, matches, games=len(games.names))
         weights = bootstrap.draws(len(games.names), count=draws, seed=seed)
-        drawn = Found(
-            labels=weights @ by_game.labels, predicted=weights @ by_game.predicted, hits=weights @ by_game.hits
-        )
+        drawn = by_game.drawn(weights)
         document["intervals"] = {
             name: _ends(getattr(drawn, name), float(getattr(total, name))) for name in ("precision", "recall", "f1")
         }
+        document["intervals"]["ece"] = report.ends_of_error(games, matches.hit, draws=draws, seed=seed)
     return document
 
 

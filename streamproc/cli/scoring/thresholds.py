@@ -11,11 +11,11 @@ import typer
 from streamproc.cli import frame
 from streamproc.cli.frame import JsonOption
 from streamproc.cli.scoring import report
-from streamproc.cli.scoring.report import PlotOption, WithinOption
+from streamproc.cli.scoring.report import DrawsOption, PlotOption, SeedOption, WithinOption
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.games import Games
-    from streamproc.score.spots import Bools
+    from streamproc.score.spots import Bools, Floats
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +53,8 @@ def thresholds(
         ),
     ] = None,
     within: WithinOption = 5.0,
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,8 +77,10 @@ def thresholds(
     result: dict[str, Any] = {
         "thresholds": chosen,
         "within_s": within,
+        "draws": draws,
+        "seed": seed,
         "fit": report_on(on, best, within_ms=within_ms, folder=coverage or predictions),
-        "test": report_on(held_out, best, within_ms=within_ms, folder=coverage or predictions),
+        "test": report_on(held_out, best, within_ms=within_ms, folder=coverage or predictions, draws=draws, seed=seed),
         "curves": {
             label: {"threshold": c.threshold, "precision": c.precision, "recall": c.recall, "f1": c.f1}
             for label, c in zip(LABELS, curves, strict=True)
@@ -91,37 +95,47 @@ def thresholds(
     frame.emit(report.plain(result)) if as_json else _show(result)
 
 
-def report_on(games: Games, best: list[float | None], *, within_ms: int, folder: Path) -> dict[str, Any]:
-    """Before and after: precision, recall, F1, the official loose score, and events a minute."""
+def report_on(
+    games: Games, best: list[float | None], *, within_ms: int, folder: Path, draws: int = 0, seed: int = 0
+) -> dict[str, Any]:
+    """Before and after: precision, recall, F1 with its interval, the official loose score, and events a minute."""
     import numpy as np
 
     from streamproc.cli.scoring import games as folders
+    from streamproc.score import bootstrap
     from streamproc.score import thresholds as believing
 
     minutes = folders.length_ms(games, folders.looked_at(folder, games.names)) / 60_000
     least = np.array([np.nan if at is None else at for at in best])
     kept = believing.keep(games.predictions, least)
+    weights = bootstrap.draws(len(games.names), count=draws, seed=seed) if draws else None
     return {
         "games": len(games.names),
         "minutes": minutes,
-        "before": _measured(games, np.ones_like(kept), minutes, within_ms),
-        "after": _measured(games, kept, minutes, within_ms),
+        "before": _measured(games, np.ones_like(kept), minutes, within_ms, weights),
+        "after": _measured(games, kept, minutes, within_ms, weights),
     }
 
 
-def _measured(games: Games, kept: Bools, minutes: float, within_ms: int) -> dict[str, Any]:
+def _measured(games: Games, kept: Bools, minutes: float, within_ms: int, weights: Floats | None) -> dict[str, Any]:
     from streamproc.formats.soccernet import LABELS
-    from streamproc.score import detection, spotting
+    from streamproc.score import bootstrap, detection, spotting
 
     said = games.predictions.where(kept)
     matches = detection.match(games.truth, said, within_ms=within_ms, classes=len(LABELS))
     each = detection.found(games.truth, said, matches, classes=len(LABELS))
     total = each.total()
+    ends = None
+    if weights is not None:
+        drawn = detection.by_game(games.truth, said, matches, games=len(games.names)).drawn(weights)
+        found = bootstrap.interval(drawn.f1, at=float(total.f1))
+        ends = [found.low, found.high]
     counted = spotting.tally(games.truth, said, games=len(games.names), classes=len(LABELS))
     return {
         "precision": total.precision,
         "recall": total.recall,
         "f1": total.f1,
+        "f1_interval": ends,
         "per_class_f1": dict(zip(LABELS, each.f1.tolist(), strict=True)),
         "loose_mAP": spotting.score(counted)["loose"].average["all"],
         "predictions": len(said),
@@ -147,11 +161,13 @@ def _show(result: dict[str, Any]) -> None:
         [
             f"{name} ({result[name]['games']} games)",
             when,
-            *(report.number(float(result[name][when][k])) for k in ("precision", "recall", "f1", "loose_mAP")),
+            *(report.number(float(result[name][when][k])) for k in ("precision", "recall", "f1")),
+            report.between(result[name][when]["f1_interval"]),
+            report.number(result[name][when]["loose_mAP"]),
             report.number(result[name][when]["per_minute"], 2),
             report.number(result[name][when]["labels_per_minute"], 2),
         ]
         for name in ("fit", "test")
         for when in ("before", "after")
     ]
-    frame.table(["games", "", "precision", "recall", "F1", "loose mAP", "events/min", "labels/min"], rows)
+    frame.table(["games", "", "precision", "recall", "F1", "95 %", "loose mAP", "events/min", "labels/min"], rows)
