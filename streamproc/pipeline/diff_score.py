@@ -85,7 +85,7 @@ def scored(
             first=float(one[name][0]),
             second=float(other[name][0]),
             interval=moved[name].interval if moved else None,
-            p=moved[name].p if moved else None,
+            p=float(moved[name].p) if moved else None,
         )
         for name in one
     ]

@@ -184,6 +184,9 @@ class Lives:
 
 def _said(old: Source, redoes: Sequence[Plan], at: str) -> tuple[str, ...]:
     """Services of the original that speak again: of all that is read and not written anew."""
+    if at == WINDOWS and DECODE not in old.services:
+        here = sorted({name for s in old.services for name in PARTS[s.partition(".")[0]].kind.writes} & set(POINTS))
+        raise Misconfigured(f"'{old.stream}' has no windows of its own; it has {', '.join(here)}")
     if at in PICTURES:
         return ()
     written = {name for p in redoes for name in PARTS[p.stage].kind.writes}
