@@ -44,6 +44,7 @@ class Limiter:
         self._next: Literal["up", "down"] = "up"
         self.in_flight = 0
         self.latency_s: float | None = None
+        self._least_s = math.inf
         self._settles_until: float | None = None
         self._throttled_at = -math.inf
         # What the phase has seen so far; nothing counts until calls have settled at the new number.
@@ -72,6 +73,7 @@ class Limiter:
         if latency_s is None:
             return
         weight = max(0.05, 1 / max(1, self.limit))
+        self._least_s = min(self._least_s, latency_s)
         self.latency_s = latency_s if self.latency_s is None else self.latency_s + weight * (latency_s - self.latency_s)
         if self._settles_until is None:
             self._settles_until = now + latency_s
@@ -144,6 +146,11 @@ class Limiter:
 
     def _start(self, rate: float, now: float) -> None:
         """Doubling while it brings a third at least; then what the last but one would need for the throughput of the last."""
+        if self._holds > STARTS_AT and self._rate is None and rate * self._least_s < self._holds / 4:
+            # Most of them only wait in a line that the server does not tell of: it is none that batches. From below, then.
+            self._holds = float(STARTS_AT)
+            self._go("start", now)
+            return
         before, self._rate = self._rate, rate
         if before is not None and rate < 1.35 * before:
             self._holds = max(1.0, self._holds / 2 * min(2.0, max(1.0, rate / before)))

@@ -84,3 +84,19 @@ def test_a_429_on_a_call_that_was_alone_changes_nothing() -> None:
     limiter.started(0.0)
     limiter.throttled(1.0)
     assert limiter.limit == 100
+
+
+def test_a_crowd_at_the_start_is_taken_back_where_the_server_serves_one_by_one() -> None:
+    async def main() -> list[int]:
+        return await driven(Limiter(starts_at=32), Server(slots=1, knee=1000, seconds=0.5), until=60)
+
+    limits = virtually(main)
+    assert limits[0] == 32
+    assert max(limits[20:]) <= 12
+
+
+def test_a_crowd_at_the_start_stays_where_the_server_takes_it() -> None:
+    async def main() -> list[int]:
+        return await driven(Limiter(starts_at=32), Server(slots=64, knee=1000, seconds=0.5), until=10)
+
+    assert min(virtually(main)) >= 32
