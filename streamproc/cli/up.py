@@ -50,7 +50,10 @@ def up(
 
 
 async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers: int) -> None:
+    from prometheus_client import CollectorRegistry
+
     from streamproc.cli.endpoints import budgets, environ
+    from streamproc.models.metrics import Meter
     from streamproc.pipeline.means import means
     from streamproc.pipeline.parts import plan_of
     from streamproc.pipeline.process import working
@@ -61,10 +64,19 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
     assert task is not None, "this is a coroutine"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     plans = [plan_of(name) for name in names]
-    async with means(workers=workers, environ=environ(told), budgets=budgets(told)) as has, deployed(told) as bus:
+    registry = CollectorRegistry()
+    meter = Meter(registry)
+    async with (
+        means(workers=workers, environ=environ(told), record=meter.record, budgets=budgets(told)) as has,
+        deployed(told) as bus,
+    ):
+        meter.watch(has.models)
         claims, collector = open_claims(told), told.otel.endpoint
         work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector)
-        async with work as process, observed(process.at_work, host=told.http.host, port=told.http.port) as port:
+        async with (
+            work as process,
+            observed(process.at_work, host=told.http.host, port=told.http.port, registry=registry) as port,
+        ):
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)
             await here.start(plans)

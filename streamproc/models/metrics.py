@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streamproc.models.budget import Budgets
 from streamproc.models.desk import Record
 from streamproc.models.pool import Pool, Status
 
@@ -58,6 +59,24 @@ class Meter:
 
     def watch(self, pool: Pool) -> None:
         self._registry.register(_Standing(pool.status))
+        self._registry.register(_Purse(pool.budgets))
+
+
+class _Purse(Collector):
+    """Budgets of sources and tasks, as the settings name them."""
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+
+    def collect(self) -> Iterable[Metric]:
+        share = GaugeMetricFamily("streamproc_budget_spent_ratio", "1: nothing is left.", labels=["budget"])
+        smaller = CounterMetricFamily("streamproc_budget_smaller", "Calls made smaller for it.", labels=["budget"])
+        left_out = CounterMetricFamily("streamproc_budget_left_out", "Calls not made for it.", labels=["budget"])
+        for name, spent in self._budgets.spent.items():
+            share.add_metric([name], self._budgets.share(name))
+            smaller.add_metric([name], spent.smaller)
+            left_out.add_metric([name], spent.left_out)
+        return [share, smaller, left_out]
 
 
 class _Standing(Collector):

@@ -142,8 +142,7 @@ def ready(service: Service) -> bool:
     return service.joined and all(r.working for r in list(service.runners.values()))
 
 
-def app(services: Services) -> FastAPI:
-    registry = CollectorRegistry()
+def app(services: Services, registry: CollectorRegistry) -> FastAPI:
     registry.register(services)
     api = FastAPI(title="streamproc", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -172,10 +171,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def observed(services: Sequence[Service], *, host: str, port: int) -> AsyncIterator[int]:
-    """Serve for as long as the context lasts; yields the port, which is a free one where 0 was asked for."""
+async def observed(
+    services: Sequence[Service], *, host: str, port: int, registry: CollectorRegistry | None = None
+) -> AsyncIterator[int]:
+    """Serve for as long as the context lasts; yields the port, which is a free one where 0 was asked for. `registry`: what
+    else of the process is to be seen."""
     collector = Services(services)
-    config = uvicorn.Config(app(collector), host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+    api = app(collector, registry or CollectorRegistry())
+    config = uvicorn.Config(api, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:
         serving: asyncio.Task[Any] = tasks.create_task(server.serve())
