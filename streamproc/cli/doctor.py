@@ -82,10 +82,10 @@ async def _on_bus(told: Settings) -> tuple[list[Finding], dict[str, Source], dic
 
 async def _endpoints(told: Settings, sources: Mapping[str, Source], *, deep: bool) -> list[Finding]:
     from streamproc.cli.endpoints import environ
-    from streamproc.pipeline import checkup
+    from streamproc.pipeline.checkup_models import speaks
 
     served, unknown = known(told, sources)
-    found = unknown + await checkup.speaks(served, environ(told))
+    found = unknown + await speaks(served, environ(told))
     silent = {f.hop for f in found if f.verdict != "ok"}
     if deep:
         for one in served:

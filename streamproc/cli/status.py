@@ -124,10 +124,10 @@ async def _endpoints(told: Settings, sources: Mapping[str, Source]) -> list[Endp
     """Whether each answers, by the cheapest question there is."""
     from streamproc.cli.doctor import known
     from streamproc.cli.endpoints import environ
-    from streamproc.pipeline import checkup
+    from streamproc.pipeline.checkup_models import answers
 
     served, unknown = known(told, sources)
-    found = [*unknown, *await checkup.answers(served, environ(told))]
+    found = [*unknown, *await answers(served, environ(told))]
     return [Endpoint(f.hop.removeprefix("endpoint "), f.verdict == "ok", f.seen) for f in found]
 
 

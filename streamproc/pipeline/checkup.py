@@ -1,7 +1,8 @@
 """The hops of a deployment, looked at one by one: what is so, and what to do where it should not be.
 
-Each look answers with findings and raises nothing that a broken hop may raise. Which bus, endpoints and stores these are
-is the caller's to say; nothing here changes what is there, but for one small payload in the store for claim checks.
+Each look answers with findings and raises nothing that a broken hop may raise. Which bus and stores these are is the
+caller's to say, endpoints are `checkup_models`'; nothing here changes what is there, but for one small payload in the store
+for claim checks.
 """
 
 from __future__ import annotations
@@ -18,17 +19,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
 from msgspec import Struct
 
 from streamproc import __version__
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
-from streamproc.errors import Fatal, Rejected, Retryable, StreamprocError, Unreachable
+from streamproc.errors import Retryable, StreamprocError, Unreachable
 from streamproc.messages import Source
-from streamproc.models.card import Served
-from streamproc.models.endpoint import Endpoint, endpoints
-from streamproc.models.transport import AiohttpTransport
 from streamproc.pipeline import streams
 from streamproc.pipeline.progress import followed
 from streamproc.topics import deployment
@@ -38,12 +35,10 @@ from streamproc.wire import Entry, Stored
 
 Verdict = Literal["ok", "note", "failed", "unreachable"]
 
-DEADLINE_S = 10.0
 CLOCKS_DIFFER_S = 5.0
 """A Date header is cut to the second, and the answer is a while on its way."""
 LITTLE_BYTES = 2**30
 """Free on a disk; some hours of windows."""
-HELLO = ({"type": "text", "text": "Answer with one word."},)
 PROOF = b"streamproc doctor"
 EXTRAS = {"otel": "opentelemetry-sdk", "s3": "obstore", "plot": "matplotlib", "gpu": "vllm"}
 
@@ -137,77 +132,7 @@ async def services(bus: Bus, owing: Mapping[str, Sequence[str]]) -> list[Finding
     return found
 
 
-# models -------------------------------------------------------------------------------------------------------------
-
-
-async def answers(served: Sequence[Served], environ: Mapping[str, str]) -> list[Finding]:
-    """Each replica lists its model. One without a URL is built in."""
-    async with AiohttpTransport() as transport:
-        return [
-            finding
-            for one in served
-            for finding in await asyncio.gather(*(_serves(one, r) for r in _replicas(one, environ, transport)))
-        ] + [Finding(f"endpoint {one.name}", "ok", "built in") for one in served if not one.urls]
-
-
-async def speaks(served: Sequence[Served], environ: Mapping[str, str]) -> list[Finding]:
-    """The same, and each answers one tiny call; its clock is ours."""
-    found: list[Finding] = []
-    async with AiohttpTransport() as transport, aiohttp.ClientSession() as session:
-        for one in served:
-            for replica in _replicas(one, environ, transport):
-                finding = await _serves(one, replica)
-                if finding.verdict == "ok":
-                    finding = await _calls(one, replica)
-                found.append(finding)
-                if finding.verdict != "unreachable":
-                    found += await _its_clock(session, one, replica)
-    return found + [Finding(f"endpoint {one.name}", "ok", "built in") for one in served if not one.urls]
-
-
-def _replicas(one: Served, environ: Mapping[str, str], transport: AiohttpTransport) -> tuple[Endpoint, ...]:
-    return endpoints(one, environ=environ, transport=transport) if one.urls else ()
-
-
-async def _serves(one: Served, replica: Endpoint) -> Finding:
-    hop = f"endpoint {one.name} at {replica.url}"
-    try:
-        there = await replica.serves(deadline_s=DEADLINE_S)
-    except (Retryable, Rejected, Fatal) as e:
-        return of_error(hop, e, remedy="Is the URL that of the API, ending in /v1, and the key the right one?")
-    if replica.manner.model not in there:
-        served = ", ".join(there[:5]) or "nothing"
-        return Finding(
-            hop,
-            "failed",
-            f"it serves {served}, not {replica.manner.model}",
-            f'Say served_name = "{there[0]}" under [endpoints.{one.name}]'
-            if there
-            else "Look at the log of its server",
-        )
-    return Finding(hop, "ok", f"it serves {replica.manner.model}")
-
-
-async def _calls(one: Served, replica: Endpoint) -> Finding:
-    hop, began = f"endpoint {one.name} at {replica.url}", time.monotonic()
-    try:
-        reply = await replica.raw(HELLO, {replica.manner.length_key: 8}, deadline_s=DEADLINE_S)
-    except (Retryable, Rejected, Fatal) as e:
-        return of_error(hop, e, remedy=f"streamproc models check {one.name} says what it honours")
-    told = "and counts tokens" if reply.tokens else "and counts no tokens"
-    return Finding(hop, "ok", f"it answers in {time.monotonic() - began:.1f} s {told}")
-
-
-async def _its_clock(session: aiohttp.ClientSession, one: Served, replica: Endpoint) -> list[Finding]:
-    """By the Date header of whatever it answers; a server without one says nothing of its clock."""
-    try:
-        async with session.get(
-            f"{replica.url.rstrip('/')}/models", timeout=aiohttp.ClientTimeout(DEADLINE_S)
-        ) as answer:
-            said = answer.headers.get("Date")
-    except (aiohttp.ClientError, TimeoutError, OSError) as e:
-        return [Finding(f"clock of {one.name}", "note", f"it could not be asked: {type(e).__name__}")]
-    return [apart(f"clock of {one.name} at {replica.url}", said, datetime.now(UTC))] if said else []
+# clocks -------------------------------------------------------------------------------------------------------------
 
 
 def apart(hop: str, date: str, now: datetime) -> Finding:
@@ -217,10 +142,10 @@ def apart(hop: str, date: str, now: datetime) -> Finding:
     except ValueError:
         return Finding(hop, "note", f"its Date header is none: {date[:60]!r}")
     theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
-    return _apart(hop, (theirs - now).total_seconds())
+    return by(hop, (theirs - now).total_seconds())
 
 
-def _apart(hop: str, ahead_s: float) -> Finding:
+def by(hop: str, ahead_s: float) -> Finding:
     if abs(ahead_s) <= CLOCKS_DIFFER_S:
         return Finding(hop, "ok", "the same as ours")
     way = "ahead of" if ahead_s > 0 else "behind"
@@ -240,7 +165,7 @@ async def bus_clock(bus: Bus) -> list[Finding]:
     ahead_s = newest_ms / 1000 - time.time()
     if not newest_ms or ahead_s <= CLOCKS_DIFFER_S:
         return [Finding("clock of the bus", "ok", "nothing on it is later than now")]
-    return [_apart("clock of the bus", ahead_s)]
+    return [by("clock of the bus", ahead_s)]
 
 
 # stores and disks ---------------------------------------------------------------------------------------------------

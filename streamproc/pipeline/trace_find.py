@@ -61,12 +61,6 @@ class Finder:
                 found.append(landed)
         return found
 
-    async def last(self, name: str) -> Landed | None:
-        """The newest that is near the end of the topic."""
-        begin, end = await self.bus.span(name, self._partition)
-        found = [landed async for landed in self._from(name, max(begin, end - NEAR), end)]
-        return found[-1] if found else None
-
     async def first(self, name: str) -> Landed | None:
         """The oldest that is there."""
         begin, end = await self.bus.span(name, self._partition)
