@@ -24,7 +24,7 @@ from tests.chaos.pipeline_weather import DESCRIBE, A
 
 
 def asked(**said: Any) -> argparse.Namespace:
-    usual = {"bus": "embedded", "brokers": 1, "latency": 0.02, "bounded": 150.0, "together": True, "keep": False}
+    usual = {"bus": "embedded", "brokers": 1, "latency": 0.02, "bounded": 200.0, "together": True, "keep": False}
     return argparse.Namespace(**(usual | said))
 
 
