@@ -67,8 +67,8 @@ class Claims:
             if entry.size <= max_bytes:
                 return entry
             raise TooLarge(
-                f"{entry.topic}: a record of {entry.size} bytes where {max_bytes} are allowed, and there is no store for "
-                "claim checks (setting claims.store)"
+                f"{entry.topic}: larger than the {max_bytes} bytes that a record may have there, and there is no store "
+                "for claim checks (setting claims.store)"
             )
         digest = await asyncio.to_thread(_digest, entry.value)
         await self._store.put(_name(digest), entry.value)

@@ -23,7 +23,7 @@ import msgspec
 from streamproc import __version__
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
-from streamproc.errors import Misconfigured
+from streamproc.errors import Fatal, Misconfigured
 from streamproc.messages import Answer, Event, Record, Source
 from streamproc.pipeline.progress import KINDS, Progress
 from streamproc.pipeline.streams import Wanted
@@ -133,6 +133,10 @@ def spent(records: Iterable[Record]) -> dict[str, dict[str, int]]:
             told["tokens_cached"] += record.tokens.cached
             told["tokens_out"] += record.tokens.out
     return by_model
+
+
+class Unwritable(Fatal):
+    """Results have landed, and their files cannot be written."""
 
 
 class Files:
@@ -286,8 +290,12 @@ def _lines(rows: Iterable[Any]) -> bytes:
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not at all, so that a kill leaves no half file that looks done."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as e:
+        part.unlink(missing_ok=True)
+        raise Unwritable(f"{path} cannot be written: {e.strerror or e}. The same command goes on once it can") from e

@@ -49,7 +49,7 @@ class GaveUp(Rejected):
     """Tried as often as may be."""
 
     def __init__(self, attempts: int, last: Retryable) -> None:
-        super().__init__(f"gave up after {attempts} attempts: {last}")
+        super().__init__(f"gave up: {last}")  # without the number: an outcome says the same whatever the weather was
         self.attempts = attempts
 
 

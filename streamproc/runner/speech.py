@@ -64,7 +64,7 @@ class Speech:
         """TooLarge, here and now, where a landing would meet it later and could not say whose fault it is."""
         limit = self.limit(entry.topic)
         if entry.size > limit and not self._oversized:
-            raise TooLarge(f"{entry.topic}: a record of {entry.size} bytes where {limit} are allowed")
+            raise TooLarge(f"{entry.topic}: larger than the {limit} bytes that a record may have there")
         return entry
 
     def below(self, parent: str | None, identity: str) -> str:

@@ -56,8 +56,8 @@ def found(
     if name is not None:
         streams = [replace(s, name=name if len(streams) == 1 else f"{name}/{s.name}") for s in streams]
     named: dict[str, Found] = {}
+    _check_all([one.name for one in streams])
     for one in streams:
-        check(one.name)
         if one.name in named:
             raise Misconfigured(
                 f"'{address.redact(named[one.name].uri)}' and '{address.redact(one.uri)}' would both be stream "
@@ -67,8 +67,31 @@ def found(
     return streams
 
 
+def _check_all(names: Sequence[str]) -> None:
+    """All that is wrong with them at once: who has a thousand files wants to rename them in one go."""
+    if len(names) == 1:
+        check(names[0])
+        return
+    wrong = [(name, problem) for name in names if (problem := _problem(name))]
+    if wrong:
+        told = ", ".join(f"{_shown(name)} {problem}" for name, problem in wrong[:SHOWN])
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise Misconfigured(
+            f"{len(wrong)} of {len(names)} names can be none of a stream: {told}{more}; rename the files"
+        )
+
+
 def check(name: str, *, remedy: str = "give another with --name, or rename the file") -> None:
     """Whether a stream of its own may be called so; replays and repeats have their `@` from elsewhere."""
+    if problem := _problem(name):
+        raise Misconfigured(f"stream name {_shown(name)} {problem}; {remedy}")
+
+
+def _shown(name: str) -> str:
+    return repr(name.encode(errors="backslashreplace").decode())
+
+
+def _problem(name: str) -> str | None:
     rules = {
         "is empty": not name,
         "has an empty part, '.' or '..' between its slashes": any(p in {"", ".", ".."} for p in name.split("/")),
@@ -76,10 +99,7 @@ def check(name: str, *, remedy: str = "give another with --name, or rename the f
         "is no Unicode": any(category(c) == "Cs" for c in name),
         "has an '@', which names of replays and repeats have": "@" in name,
     }
-    for problem, broken in rules.items():
-        if broken:
-            shown = name.encode(errors="backslashreplace").decode()
-            raise Misconfigured(f"stream name {shown!r} {problem}; {remedy}")
+    return next((problem for problem, broken in rules.items() if broken), None)
 
 
 def _one(argument: str, say: Callable[[str], None]) -> Iterator[Found]:

@@ -67,7 +67,7 @@ def test_an_input_that_fails_while_others_pass_is_given_up() -> None:
                 await asyncio.sleep(0.05)
 
         background = asyncio.create_task(others())
-        with pytest.raises(GaveUp, match=f"gave up after {BACKOFF.attempts} attempts: 500"):
+        with pytest.raises(GaveUp, match="gave up: 500"):
             await tries.run(bad.call, ready=ready, rest=rest)
         assert not tries.circuit.open
         background.cancel()
@@ -119,7 +119,7 @@ def test_an_input_that_fails_alone_is_given_up_also_where_there_is_no_other_to_a
     async def story() -> None:
         tries = attempts()
         endpoint = Endpoint(lambda *_: SingledOut("500: crashed on this picture, and answers others"))
-        with pytest.raises(GaveUp, match=f"gave up after {BACKOFF.attempts} attempts: 500"):
+        with pytest.raises(GaveUp, match="gave up: 500"):
             await tries.run(endpoint.call, ready=ready, rest=rest)
         assert not tries.circuit.open, "this was no outage"
 

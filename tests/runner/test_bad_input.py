@@ -166,7 +166,7 @@ async def test_an_answer_larger_than_its_topic_allows_is_a_failure_of_its_input(
     failed = rig.said("detections")["m", 1]
     assert failed.outcome == "failed"
     assert failed.reason is not None
-    assert "1048576 are allowed" in failed.reason
+    assert "larger than the 1048576 bytes" in failed.reason
 
 
 @told
