@@ -38,6 +38,7 @@ PICTURES: Final = (WINDOWS, FOOTAGE)
 """Points at which nothing has been said so far."""
 ROOTS: Final = ("dedup", "locate")
 """Stages whose results have numbers of their own."""
+FOR_EVER_MS: Final = 1 << 62
 SHIFTED: Final = "@"
 """Stands before the name of a replay."""
 
@@ -131,7 +132,9 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
         begin, until = ours.begin, ours.until  # it goes on as it began, though the original has come further since
     pieces = _pieces(lives, begin, until, task, wish)
     end_ms = _end_ms(lives, progress, said or (DECODE,), until)
-    results, ranges = await _results(archive, old, said, (begin, until), (lives.starts_ms(begin), end_ms))
+    to_the_end = any(progress.of(old, s).count == until for s in (DECODE, *said))
+    told_ms = (lives.starts_ms(begin), FOR_EVER_MS if to_the_end else end_ms)  # at its end a stream tells what was open
+    results, ranges = await _results(archive, old, said, (begin, until), told_ms)
     offset, expired = await _left(archive, old, (begin, until), lives) if wish.at == WINDOWS else (0, 0)
     original = Original(
         stream=old.stream,

@@ -62,7 +62,7 @@ async def _share(archive: Archive, replay: Replay, plan: Plan, price: Price | No
     begin_ms = replay.revisions[0].grid.starts_ms(0)
     said: dict[str, list[Answer]] = {}
     for record in await archive.results(kind.writes[0], original.stream, original.generation):
-        inside = begin_ms <= record.start_ms < original.end_ms
+        inside = begin_ms <= record.start_ms < original.end_ms or record.start_ms == record.end_ms == original.end_ms
         if isinstance(record, Answer) and record.tokens is not None and inside and _alike(record.service, plan):
             said.setdefault(record.service, []).append(record)
     answers = said.get(plan.service) or next(iter(said.values()), [])
