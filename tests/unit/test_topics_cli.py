@@ -231,7 +231,7 @@ def test_on_kafka_it_is_the_same(capsys: pytest.CaptureFixture[str], monkeypatch
     assert listed["captions"]["partitions"] == 4
     assert listed["captions"]["records"] >= 6
     assert exit_code(build(), ["status", "--json"]) == Code.DONE
-    assert json.loads(capsys.readouterr().out) == {"services": [], "streams": [], "waits": []}
+    assert json.loads(capsys.readouterr().out) == {"services": [], "streams": [], "waits": [], "endpoints": []}
 
 
 def test_a_claim_is_checked_out_where_the_store_is_known(
