@@ -7,5 +7,6 @@ their beginning and says what is true. Deliberately small stages: what is tried 
 
 `--pipeline` tries what stands on them instead: every stage that people run, from decode to verdict, each as processes of
 `streamproc up`. There `pipeline_truth` says beforehand what every outcome must be, `pipeline_endpoint` answers by it,
-`pipeline_weather` does the harm, `pipeline_heard` knows how far everybody is, and `pipeline_check` reads the topics.
+`pipeline_weather` does the harm, `pipeline_heard` knows how far everybody is, `pipeline_evidence` reads the topics, and
+`pipeline_check` says whether they say what is true.
 """

@@ -34,7 +34,8 @@ from streamproc.pipeline.streams import Wanted
 from streamproc.topics import deployment
 from streamproc.video.recipe import grid_of
 from tests import brokers
-from tests.chaos.pipeline_check import Evidence, Findings, check, gathered
+from tests.chaos.pipeline_check import Findings, check
+from tests.chaos.pipeline_evidence import Evidence, gathered
 from tests.chaos.pipeline_heard import Heard
 from tests.chaos.pipeline_truth import film, task
 from tests.chaos.pipeline_weather import (

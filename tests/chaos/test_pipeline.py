@@ -19,7 +19,8 @@ from streamproc.messages import Life
 from tests import brokers
 from tests.chaos import pipeline
 from tests.chaos.endpoint import Call
-from tests.chaos.pipeline_check import Evidence, Said, check
+from tests.chaos.pipeline_check import check
+from tests.chaos.pipeline_evidence import Evidence, Said
 from tests.chaos.pipeline_weather import DESCRIBE, A
 
 
