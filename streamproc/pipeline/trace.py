@@ -62,8 +62,11 @@ class Moment:
         return next((s for s in self.source.services if s.partition(".")[0] == stage), None)
 
     def ended(self) -> Record | None:
-        """The end of the stream's windows, where it has come."""
-        return next((s.record for s in self.said.get(DECODE, ()) if s.record.ended), None)
+        """The end of the stream's windows, where it has come; results that were imported have one too."""
+        root = self.source.grid.root
+        return next(
+            (s.record for some in self.said.values() for s in some if s.record.ended and s.record.root == root), None
+        )
 
     def here(self, service: str) -> list[Landed | None]:
         """What a service said of each window that shows the moment."""

@@ -49,13 +49,14 @@ def told(moment: Moment, clock: str) -> Told:
     source = moment.source
     if (ended := moment.ended()) is not None and moment.at_ms >= ended.end_ms:
         return Told(f"{source.stream} is over by {clock}: it ends at {ended.end_ms / 1000:g} s", DECODE)
-    if lost := _of_one(moment, DECODE):
+    decoded = DECODE in source.services or DECODE in moment.said  # results that were imported, or said again, have none
+    if decoded and (lost := _of_one(moment, DECODE)):
         return Told(f"{DECODE} lost it: {lost.why}", DECODE)
     judges = judged(source)
     if judges in source.services and judges != "dedup":
         return _by_incidents(moment, judges)
     detectors = _of(source.services, "detect.")
-    return _by_events(moment, detectors) if detectors else _by_captions(moment)
+    return _by_events(moment, detectors) if detectors or moment.service("dedup") else _by_captions(moment)
 
 
 # each on its own ----------------------------------------------------------------------------------------------------
@@ -117,17 +118,18 @@ def _by_events(moment: Moment, detectors: Sequence[str]) -> Told:
         return Told(f"nothing lost it: {_seen(moment, detectors)}")
     lives = moment.lives()
     if not lives:
-        lost = _of_fold(moment, "dedup")
-        return Told(f"dedup lost it, though {_seen(moment, detectors)}: {lost}", "dedup")
+        if not detectors:  # its events were said again from somewhere else
+            return Told(f"no event of {moment.source.stream} lies there", "dedup")
+        return Told(f"dedup lost it, though {_seen(moment, detectors)}: {_of_fold(moment, 'dedup')}", "dedup")
     if moment.service("ensemble") is None:
         return Told(f"nothing lost it: it became {_events(lives)}")
     return _by_verdict(moment, [steps[-1] for steps in lives.values()], _events(lives))
 
 
 def _by_lookers(moment: Moment, services: Sequence[str]) -> Told | None:
-    """None where one of them saw it. Else the one that is worst off has lost it, and what the others say stands beside."""
+    """None where one of them saw it, or none was to look. Else the one that is worst off has lost it, and what the others say stands beside."""
     lost = {service: _of_one(moment, service) for service in services}
-    if any(one is None for one in lost.values()):
+    if not lost or any(one is None for one in lost.values()):
         return None
     ordered = sorted(((s, one) for s, one in lost.items() if one), key=lambda pair: WORST_FIRST.index(pair[1].how))
     (first, why), *others = ordered

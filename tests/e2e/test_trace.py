@@ -144,6 +144,19 @@ def test_an_incident_is_traced_from_captions_to_the_verdict_on_it(
     assert {"locate", "ensemble"} < {o["service"].partition(".")[0] for o in found["behind"]}
 
 
+def test_results_that_were_imported_have_no_windows_and_are_traced_from_what_they_say(
+    match: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"time": 12.0, "raw": seen("blue box")}, {"time": 20.0, "raw": "None"}]
+    Path("theirs.json").write_text(json.dumps(rows))
+    brought = ("import", "theirs.json", "--as", "theirs", "--format", "predictions", "--model", "m", *LABELS)
+    assert exit_code(build(), list(brought)) == Code.DONE
+    found = trace(capfd, "theirs", "13")
+    assert found["lost_by"] is None
+    assert "a verdict on blue box" in found["sentence"]
+    assert trace(capfd, "theirs", "20")["lost_by"] == "detect.m"
+
+
 def test_too_few_models_are_told_by_name(match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]) -> None:
     model.says = lambda colours: seen("blue box") if "blue" in colours else "None"
     assert run(match, *by(model), "--set", "ensemble.at_least=2") == Code.DONE
