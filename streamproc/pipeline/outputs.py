@@ -112,6 +112,7 @@ def covered(progress: Progress, source: Source, services: Iterable[str]) -> list
             {
                 "stream": source.stream,
                 "service": service,
+                "root": account.root,
                 "ended": account.complete(),
                 "count": account.count,
                 **{kind: account.times(kind).pairs() for kind in (*KINDS, "missing")},

@@ -55,6 +55,11 @@ class Account:
         return found
 
     @property
+    def root(self) -> str | None:
+        """Whose numbers they are; None where they are several services'."""
+        return next(iter(self._taken)) if len(self._taken) == 1 else None
+
+    @property
     def answered(self) -> int:
         """How many outcomes there are, ends included."""
         return sum(taken.total for taken in self._taken.values())

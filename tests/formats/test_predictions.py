@@ -47,3 +47,13 @@ def test_hours_of_one_service_are_taken_together() -> None:
     ]
     covered, _ = coverage.looked_at(coverage.read(json.dumps(hours).encode(), file="f"))
     assert covered.pairs() == [(0, 20)]
+
+
+def test_of_a_service_that_goes_by_numbers_of_events_nobody_can_say_what_it_looked_at() -> None:
+    whole = {"stream": "m", "failed": [], "skipped": [], "missing": []}
+    rows = [
+        {**whole, "service": "detect.a", "root": "decode", "done": [[0, 9000]]},
+        {**whole, "service": "ensemble", "root": "dedup", "done": [[2000, 3000]]},
+    ]
+    covered, _ = coverage.looked_at(coverage.read(json.dumps(rows).encode(), file="f"))
+    assert list(covered) == [(0, 9000)]
