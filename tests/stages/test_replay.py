@@ -15,9 +15,12 @@ from streamproc.stages.decode import Decode
 from streamproc.stages.replay import Original, Replay
 from streamproc.video.lag import Lag, left_out
 from streamproc.video.workers import Workers
-from tests.stages.rig import Rig, ended, in_order
+from tests.stages.rig import READER, Reader, Rig, ended, in_order
+from tests.video.files import SLOW, Kind
+from tests.video.rtsp import Camera
 
 STEP_MS = 1000
+CAMERA = Kind("stage-camera", "ts", f"{SLOW} -g 10 -bf 0 -x264-params repeat-headers=1", seconds=6)
 
 
 def original(begin: int, until: int, **more: Any) -> Original:
@@ -177,6 +180,38 @@ def test_an_address_that_says_no_replay_is_rejected(uri: str) -> None:
 def test_what_is_left_out_depends_on_how_far_the_slowest_is_behind(policy: str, behind: int, kept: list[int]) -> None:
     lag = Lag.parse(policy)
     assert [i for i in range(6) if lag.keeps(i, behind=behind, step_s=2.0)] == kept
+
+
+async def test_of_a_feed_whose_reader_stands_still_one_window_in_three_leaves_and_every_number_is_answered(
+    folder: Path, tmp_path: Path
+) -> None:
+    reader = Reader()
+    async with (
+        Camera(CAMERA.make(folder)) as camera,
+        Workers(1) as workers,
+        Rig.on(tmp_path / "b.db") as rig,
+        rig.running(READER, reader),
+        rig.running("decode", Decode(workers)),
+    ):
+        feed: dict[str, Any] = {
+            "live": True,
+            "lag": "sample=3",
+            "grid": Grid(root="decode", origin="0", step="1/5", first=0),
+            "sampling": {"window_s": "1/5", "step_s": "1/5"},
+            "services": ("decode", READER),
+            "readers": {"windows": (READER,)},
+        }
+        await rig.source(camera.url, **feed)
+        found = await rig.until(lambda records: sum(r.reason == "lag" for r in records) >= 8)
+        reader.go.set()
+        await rig.source(camera.url, **feed, revision=1, state="removed")
+        found = in_order(await rig.until(ended))
+        answers = await rig.until(lambda records: any(r.ended for r in records), "detections")
+    left_out_of = [w.index for w in found if w.reason == "lag"]
+    assert all(i % 3 for i in left_out_of)
+    assert min(left_out_of) > 3  # until then nobody was as far behind
+    assert not {w.index for w in found if w.reason == "lag" and w.frames}
+    assert {a.index for a in answers if a.reason == "lag"} == set(left_out_of)
 
 
 def test_a_window_that_is_left_out_keeps_its_place_and_has_no_picture() -> None:
