@@ -61,8 +61,9 @@ class Archive:
             return [], e.begin
         if not batch:
             return [], offset
-        key = stream.encode()
-        return [r for s in batch if s.key == key and (r := await self._record(s)) is not None], batch[-1].offset + 1
+        key = stream.encode()  # a table's have more behind it
+        ours = [s for s in batch if s.value is not None and s.key.partition(b"\0")[0] == key]
+        return [r for s in ours if (r := await self._record(s)) is not None], batch[-1].offset + 1
 
     async def _record(self, stored: Stored) -> Any | None:
         try:
