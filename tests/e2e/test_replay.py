@@ -145,6 +145,17 @@ def test_from_events_on_the_verdicts_alone_are_new(here: Path) -> None:
     assert {v.outcome for v in records("verdicts", "match@strict") if not v.ended} == {"skipped"}
 
 
+def test_what_was_known_of_the_original_is_known_of_its_replay_and_not_asked_again(match: Path, here: Path) -> None:
+    bus = ("--bus", "embedded:demo.db")
+    assert streamproc("run", match, "--task", "demo", *bus) == Code.DONE
+    assert streamproc("replay", "match", "--as", "x", "--from", "10", *bus) == Code.DONE
+    drawn_on = {d.context for d in records("detections", "match", "demo.db") if d.context}
+    assert {
+        d.context.replace("/match@x/", "/match/") for d in records("detections", "match@x", "demo.db") if d.context
+    } == (drawn_on)
+    assert not any(r.service.startswith("context") for r in records("coverage", "match@x", "demo.db"))
+
+
 def test_footage_is_decoded_again_over_the_same_range_at_another_rate(here: Path) -> None:
     anew = ("sampling.fps=5", "sampling.step_s=1", "sampling.window_s=1")
     options = ("--from", "10", "--to", "20", *(part for option in anew for part in ("--set", option)))
