@@ -7,6 +7,7 @@ endpoint, no key and no bus.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -41,12 +42,12 @@ OBSERVER = "observer"
 class Sampling(Section):
     """Which frames are looked at, in which windows, and how they are shown. Times are exact: decimals, or `a/b`."""
 
-    fps: Annotated[str, Field(pattern=NUMBER)] | None = Field(None, description="Samples a second; or `every`.")
+    fps: str | None = Field(None, description="Samples a second; or `every`.")
     every: int | None = Field(None, ge=1, description="Every so manieth frame, as a number; or `fps`.")
-    window_s: Annotated[str, Field(pattern=NUMBER)] | None = Field(
+    window_s: str | None = Field(
         None, description="How long a window is; with `every` and without this it is one frame."
     )
-    step_s: Annotated[str, Field(pattern=NUMBER)] | None = Field(
+    step_s: str | None = Field(
         None, description="From one window's start to the next; with `every` it is from frame to frame."
     )
     frames: int | None = Field(None, ge=1, le=1024, description="At most so many frames of a window, evenly spread.")
@@ -56,7 +57,10 @@ class Sampling(Section):
     @field_validator("fps", "window_s", "step_s", mode="before")
     @classmethod
     def _numbers_as_text(cls, said: Any) -> Any:
-        return str(said) if isinstance(said, int | float) and not isinstance(said, bool) else said
+        text = str(said) if isinstance(said, int | float) and not isinstance(said, bool) else said
+        if isinstance(text, str) and not re.fullmatch(NUMBER, text):
+            raise ValueError("a number like 2 or 0.5, or a fraction like 30000/1001")
+        return text
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -169,7 +173,7 @@ def _field(path: Sequence[str]) -> FieldInfo | None:
     for depth, part in enumerate(path):
         fields = section.model_fields
         if part not in fields:
-            known = [o.name for o in options()]
+            known = [*(o.name for o in options()), *Task.model_fields]
             raise Misconfigured(
                 f"no option '{'.'.join(path)}'{did_you_mean('.'.join(path), known)}; `streamproc tasks show NAME` lists them"
             )
@@ -265,7 +269,7 @@ def _told(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"no option '{where}'{did_you_mean(where, [o.name for o in options()])}"
+        return f"no option '{where}'{did_you_mean(where, [*(o.name for o in options()), *Task.model_fields])}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
     problem = error["msg"].removeprefix("Value error, ")
