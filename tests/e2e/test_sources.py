@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -65,13 +66,20 @@ def records(name: str, stream: str) -> list[Any]:
 
 
 @contextmanager
-def up() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "streamproc", "up", "--port", "0", "--until-idle", "--workers", "1"]
+def up(stream: str, capfd: pytest.CaptureFixture[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Services at work until a stream is complete. `--until-idle` would not do: while it is changed nothing is to do."""
+    command = [sys.executable, "-m", "streamproc", "up", "--port", "0", "--workers", "1"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield process
-        process.communicate(timeout=120)
-        assert process.returncode == Code.DONE
+        deadline = time.monotonic() + 120
+        while not listed(capfd)[stream]["complete"]:
+            assert process.poll() is None, "it is not to end by itself"
+            assert time.monotonic() < deadline, "it never became complete"
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == Code.INTERRUPTED
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -97,7 +105,7 @@ def test_a_change_takes_effect_at_a_window_and_every_service_owes_from_there(
     long: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert sources("add", "m", long, *LABELS, *SLOWLY) == Code.DONE
-    with up():
+    with up("m", capfd):
         until_some("detections", "m")
         change = ("--set", "sampling.step_s=2", "--set", "detect.prompt=Anything?", "--set", "ensemble.at_least=2")
         assert sources("change", "m", *change) == Code.DONE
@@ -126,7 +134,7 @@ def test_a_service_that_is_named_later_is_complete_from_there_on(long: Path, cap
         'name = "plain"\nlabels = "red box"\nahead = 8\n[sampling]\nfps = 2\nstep_s = "0.5"\nwindow_s = "1"\n[caption]\n'
     )
     assert sources("add", "m", long, "--task", task) == Code.DONE
-    with up():
+    with up("m", capfd):
         until_some("captions", "m")
         task.write_text(task.read_text() + "[detect]\n[dedup]\n")
         assert sources("change", "m", "--task", task) == Code.DONE
