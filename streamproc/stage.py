@@ -7,7 +7,8 @@ How a stage works is the class it inherits:
     Fold     one row after the other per stream, in index order, with keyed state
     Follow   one run per stream of the newest version of its record in a table
 
-Handlers answer, or raise by class: `Retryable`, `Rejected`, `Fatal`; or `NotYet`, when a table has no such key so far.
+What a class here leaves to its author raises NotImplementedError: it is no hole, but the part of the contract that only a
+stage can fill. Handlers answer, or raise by class: `Retryable`, `Rejected`, `Fatal`; or `NotYet`, when a table has no such key so far.
 Records are built with `Caption.of(window, text=…)`: the place comes from the input, who speaks is filled in by the runner.
 """
 

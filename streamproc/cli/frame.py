@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -35,6 +36,18 @@ BusOption = Annotated[
     typer.Option("--bus", metavar="BUS", help="embedded:PATH or kafka://host:port[,…]; else as the settings say."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="STAGE=ENDPOINT", help="Who answers for a stage; may be repeated."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
+]
 
 
 class Code(IntEnum):
@@ -150,6 +163,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
+
+
+def let_sigterm_drain() -> None:
+    """SIGTERM as Ctrl-C: what is under way is finished and landed. The second one leaves at once."""
+    task = asyncio.current_task()
+    assert task is not None, "called from a coroutine"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamproc.cli.frame import BusOption, Code, JsonOption, deployed, run, say, settings
+from streamproc.cli.frame import BusOption, Code, JsonOption, SetOption, deployed, let_sigterm_drain, run, say, settings
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def command(
             "--task", metavar="T", help="By its labels and rules; else any, for spotting soccer, for 2coool dashcam."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
+    set_: SetOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write results as files, a folder a stream.")
     ] = None,
@@ -115,7 +112,7 @@ def _named(model: str) -> str:
 
 async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> Code:
     from streamproc.cli.endpoints import budgets, environ
-    from streamproc.cli.run import Run, Streams, let_sigterm_drain, those_asked
+    from streamproc.cli.run import Run, Streams, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline import importing, outputs
     from streamproc.pipeline.means import means, reach

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from streamproc.cli.frame import Code, emit, say
+from streamproc.cli.frame import Code, SetOption, emit, say
 from streamproc.errors import Misconfigured, Unparseable, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def recover(
     task: Annotated[
         str | None, typer.Option("--task", metavar="T", help="Read as this task does: its labels, its fields.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Read model texts from stdin, a line {"raw": …} each, and print for each what was read and how.
 

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, Code, JsonOption, emit, line, opened, run, say, settings
+from streamproc.cli.frame import (
+    BusOption,
+    Code,
+    JsonOption,
+    ModelOption,
+    SetOption,
+    WorkersOption,
+    emit,
+    let_sigterm_drain,
+    line,
+    opened,
+    run,
+    say,
+    settings,
+)
 from streamproc.errors import Misconfigured, did_you_mean
 
 if TYPE_CHECKING:
@@ -49,21 +63,13 @@ def command(
     task: Annotated[
         str | None, typer.Option("--task", metavar="T", help="Another task; else the original's as it stands.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="STAGE=ENDPOINT", help="Who answers for a stage; may be repeated."),
-    ] = None,
+    set_: SetOption = None,
+    model: ModelOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how much it would be, and what it would cost; do nothing.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave the work to those who are up.")] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that decode footage; by default one a core.")
-    ] = None,
+    workers: WorkersOption = None,
     bus: BusOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -131,7 +137,6 @@ def _time(text: str | None) -> Time | None:
 
 
 async def _process(told: Settings, wishes: Wishes, *, dry_run: bool, detach: bool, workers: int) -> Code:
-    from streamproc.cli.run import let_sigterm_drain
     from streamproc.pipeline.progress import followed
     from streamproc.pipeline.replay_archive import Archive
     from streamproc.pipeline.replay_said import enter

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, Code, JsonOption, deployed, emit, run, say, settings
+from streamproc.cli.frame import (
+    BusOption,
+    Code,
+    JsonOption,
+    ModelOption,
+    SetOption,
+    WorkersOption,
+    deployed,
+    emit,
+    let_sigterm_drain,
+    run,
+    say,
+    settings,
+)
 from streamproc.errors import Misconfigured, Rejected, Retryable
 
 if TYPE_CHECKING:
@@ -50,10 +62,7 @@ def command(
         list[str], typer.Argument(metavar="SOURCE…", help="Files, folders, URLs, webcam:0, stack:TOP+BOTTOM.")
     ],
     task: Annotated[str, typer.Option("--task", metavar="T", help="A task by name, or a TOML file of yours.")] = "any",
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="STAGE=ENDPOINT", help="Who answers for a stage; may be repeated."),
-    ] = None,
+    model: ModelOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write results as files, a folder a stream.")
     ] = None,
@@ -70,13 +79,8 @@ def command(
         str | None, typer.Option("--only", metavar="STAGE,…", help="Run just these stages; a later run goes on.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Once more from the beginning, beside what there is.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
-    ] = None,
+    set_: SetOption = None,
+    workers: WorkersOption = None,
     bus: BusOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -153,13 +157,6 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
                 collector=told.otel.endpoint,
             )
         )
-
-
-def let_sigterm_drain() -> None:
-    """As Ctrl-C does: what is under way is finished and landed. The second one leaves at once."""
-    task = asyncio.current_task()
-    assert task is not None, "this is a coroutine"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamproc.cli.frame import BusOption, JsonOption, deployed, emit, line, opened, run, say, settings, table
+from streamproc.cli.frame import (
+    BusOption,
+    JsonOption,
+    ModelOption,
+    SetOption,
+    deployed,
+    emit,
+    line,
+    opened,
+    run,
+    say,
+    settings,
+    table,
+)
 from streamproc.errors import Misconfigured, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,14 +48,8 @@ def add(
         str, typer.Argument(metavar="URI", help="A file, a URL, webcam:0, stack:TOP+BOTTOM.", show_default=False)
     ],
     task: Annotated[str, typer.Option("--task", metavar="T", help="A task by name, or a TOML file of yours.")] = "any",
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="STAGE=NAME", help="Who answers for a stage; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
+    model: ModelOption = None,
+    set_: SetOption = None,
     lag: Annotated[
         str, typer.Option("--lag", metavar="POLICY", help="Of a feed: block, skip-older-than=S, sample=N.")
     ] = "block",
@@ -93,14 +100,8 @@ def change(
     task: Annotated[
         str | None, typer.Option("--task", metavar="T", help="Another task; else the one it has, as it stands.")
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="STAGE=NAME", help="Who answers for a stage; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option of the task; @FILE reads the value from a file."),
-    ] = None,
+    model: ModelOption = None,
+    set_: SetOption = None,
     lag: Annotated[
         str | None, typer.Option("--lag", metavar="POLICY", help="Of a feed: block, skip-older-than=S, sample=N.")
     ] = None,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamproc.cli.frame import BusOption, deployed, run, say, settings
+from streamproc.cli.frame import BusOption, WorkersOption, deployed, let_sigterm_drain, run, say, settings
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def up(
         typer.Argument(metavar="[SERVICE…]", help="`dedup`, `detect.MODEL`; without any, all that the sources name."),
     ] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when there is nothing left to do.")] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
-    ] = None,
+    workers: WorkersOption = None,
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="Of /health and /metrics; 0: any that is free.")
     ] = None,
@@ -60,9 +57,7 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
     from streamproc.runner.observe import observed
     from streamproc.settings import open_claims
 
-    task = asyncio.current_task()
-    assert task is not None, "this is a coroutine"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    let_sigterm_drain()
     plans = [plan_of(name) for name in names]
     registry = CollectorRegistry()
     meter = Meter(registry)
