@@ -175,7 +175,7 @@ class Bus(Protocol):
         """Who works in a service now → the partitions each holds."""
 
     async def progress(self, service: str) -> dict[tuple[str, int], int]:
-        """(topic, partition) → first offset not done, as landed; for lag and status."""
+        """(topic, partition) → first offset not done; for lag and status: it may tell of a landing a moment late."""
 
     async def trim(self) -> None:
         """Apply retention and compaction now, where the bus does that itself (a broker does it on its own)."""

@@ -79,6 +79,15 @@ async def shows(bus: Bus, topic: str, wanted: Sequence[bytes | None], partition:
     assert await values(bus, topic, partition) == list(wanted)
 
 
+async def has_done(bus: Bus, wanted: Mapping[tuple[str, int], int], service: str = "svc") -> None:
+    """Back once a service's progress is this: what has landed is told a moment later."""
+
+    async def told() -> bool:
+        return await bus.progress(service) == wanted
+
+    await eventually(told)
+
+
 async def fetched(lease: Lease, count: int, *, at_once: int = 1000) -> list[Stored]:
     """The next so many records of a lease, in as many fetches as it takes."""
     found: list[Stored] = []

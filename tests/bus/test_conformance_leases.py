@@ -20,6 +20,7 @@ from tests.bus.at_work import (
     entry,
     eventually,
     fetched,
+    has_done,
     joined,
     land_all,
     landing,
@@ -173,13 +174,8 @@ async def test_services_do_not_know_of_each_other(bus_world: World) -> None:
         await one.land(landing(one, state={"k": b"a"}, progress={"in": 1}))
         await fetched(other, 3)
         await other.land(landing(other, state={"k": b"b"}, progress={"in": 2}))
-
-        async def readable() -> bool:
-            return bool(await bus.progress("a") and await bus.progress("b"))
-
-        await eventually(readable)
-        assert (await bus.progress("a"))["in", 0] == 1
-        assert (await bus.progress("b"))["in", 0] == 2
+        await has_done(bus, {("in", 0): 1}, "a")
+        await has_done(bus, {("in", 0): 2}, "b")
     async with joined(bus, "a") as a:
         assert dict((await a.of(0)).state) == {"k": b"a"}
 
