@@ -1,4 +1,11 @@
-"""Window messages: encode and decode against copying their bytes, and what stands around the pictures."""
+"""Window messages: encode and decode against copying their bytes, and what stands around the pictures.
+
+Sixteen frames miss the goal of 400 bytes, and will: the public shape of a frame, {"t_ms", "frame", "jpeg"}, takes about 28
+bytes in MessagePack (names 16, the two numbers 8, the lengths 4), 16 of them more than 400 by themselves. Only
+another shape (times and numbers told once, as first and step) would be smaller, by 300 bytes in 352,650, and every reader
+of `windows` in any language would have to rebuild what now stands there. That is a new major version, for 0.1 %. So the
+line is told as it is, and beside it what of it is the frames' own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from statistics import median
+
+import msgspec
 
 from streamproc.messages import Frame, Window, record_id
 from streamproc.topics import topic
@@ -73,5 +82,8 @@ def run() -> Iterator[tuple[str, float, float | None, bool | None]]:
         what = f"{frames} × 22 kB"
         yield f"wire: encode + decode / copying twice, {what}", ratio, COPIES_GOAL, ratio <= COPIES_GOAL
         yield f"wire: encode + decode, {what}, µs", 1e6 * median(ours for ours, _ in rounds), None, None
-        around = len(entry.value) - sum(len(f.jpeg) for f in record.frames)
+        pictures = sum(len(f.jpeg) for f in record.frames)
+        around = len(entry.value) - pictures
+        of_frames = sum(len(msgspec.msgpack.encode(f)) for f in record.frames) - pictures
         yield f"wire: bytes around the pictures, {what}", around, AROUND_GOAL, around <= AROUND_GOAL
+        yield f"wire: of these names, times, numbers and lengths of frames, {what}", of_frames, None, None
