@@ -133,30 +133,33 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     let_sigterm_drain()
     plans = job.chosen(asked.task, asked.only)
     served, keys = those_asked(told, asked, plans), environ(told)
-    for warning in await reach([s for s in served if s.urls], environ=keys):
-        say(warning)
     purse = budgets(told)
     spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
-    async with (
-        means(served, workers=workers, environ=keys, record=spending.hear, budgets=purse) as has,
-        deployed(told) as bus,
-        followed(bus) as progress,
-    ):
-        streams = await _streams(arguments, asked, has, name=name)
-        entered = await job.enter(bus, streams.wanted, again=asked.again)
-        claims = open_claims(told)
-        this = Run(asked, plans, served, bus, progress, spending, streams, entered, claims)
-        return await this.to_its_end(
-            lambda: working(
-                bus,
-                has,
-                plans,
-                bounds=told.bounds,
-                backoff=told.backoff,
-                claims=claims,
-                collector=told.otel.endpoint,
+
+    async def with_models(has: Means) -> None:
+        for warning in await reach([s for s in served if s.urls], environ=keys):
+            say(warning)
+        await has.add(served)
+
+    async with means(workers=workers, environ=keys, record=spending.hear, budgets=purse) as has:
+        async with asyncio.TaskGroup() as tasks:  # workers look at the files while the client of the models is loaded
+            tasks.create_task(with_models(has))
+            looking = tasks.create_task(_streams(arguments, asked, has, name=name))
+        async with deployed(told) as bus, followed(bus) as progress:
+            entered = await job.enter(bus, looking.result().wanted, again=asked.again)
+            claims = open_claims(told)
+            this = Run(asked, plans, served, bus, progress, spending, looking.result(), entered, claims)
+            return await this.to_its_end(
+                lambda: working(
+                    bus,
+                    has,
+                    plans,
+                    bounds=told.bounds,
+                    backoff=told.backoff,
+                    claims=claims,
+                    collector=told.otel.endpoint,
+                )
             )
-        )
 
 
 def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:

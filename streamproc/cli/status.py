@@ -124,10 +124,12 @@ async def _endpoints(told: Settings, sources: Mapping[str, Source]) -> list[Endp
     """Whether each answers, by the cheapest question there is."""
     from streamproc.cli.doctor import known
     from streamproc.cli.endpoints import environ
-    from streamproc.pipeline.checkup_models import answers
 
-    served, unknown = known(told, sources)
-    found = [*unknown, *await answers(served, environ(told))]
+    served, found = known(told, sources)
+    if served:
+        from streamproc.pipeline.checkup_models import answers  # half a second, for the client of the models
+
+        found = [*found, *await answers(served, environ(told))]
     return [Endpoint(f.hop.removeprefix("endpoint "), f.verdict == "ok", f.seen) for f in found]
 
 

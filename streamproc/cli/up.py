@@ -94,9 +94,14 @@ class Here:
         from streamproc.cli.endpoints import served_as, with_stand_ins
 
         fresh = [p for p in plans if p.service not in self._process.services]
-        await self._has.add(with_stand_ins(self._told, [served_as(self._told, p.model) for p in fresh if p.model]))
-        self._process.start(fresh)
-        for plan in fresh:
+        served = with_stand_ins(self._told, [served_as(self._told, p.model) for p in fresh if p.model])
+        self._begin([p for p in fresh if not p.model])  # these need not wait for the client of the models
+        await self._has.add(served)
+        self._begin([p for p in fresh if p.model])
+
+    def _begin(self, plans: Sequence[Plan]) -> None:
+        self._process.start(plans)
+        for plan in plans:
             say(f"{plan.service} is up")
 
     async def start_what_is_named(self) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from streamproc.errors import LeftOut, Misconfigured
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.models.prompt import thinned
 
 SKIPPED: Final = "budget"

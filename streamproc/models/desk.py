@@ -16,7 +16,7 @@ from typing import Final
 from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Quota, until_midnight_s
-from streamproc.models.endpoint import Call, Heard
+from streamproc.models.call import Call, Heard
 from streamproc.models.failures import QuotaSpent
 from streamproc.models.limiter import STARTS_AT
 from streamproc.models.replicas import Asked, Replica, Replicas

@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -25,9 +25,12 @@ from openai._types import RequestOptions
 from streamproc.errors import Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.body import Body, Manner, Seen, encoded
+from streamproc.models.call import Call, Heard
 from streamproc.models.card import Served
-from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch, broken, failure
-from streamproc.models.prompt import Fit, Prompt, fitted, halved, thinned
+from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch
+from streamproc.models.fit import Fit, fitted, halved
+from streamproc.models.mapping import broken, failure
+from streamproc.models.prompt import thinned
 from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
 
 CONNECT_S: Final = 10.0
@@ -50,32 +53,6 @@ _OPTIONS: Final[RequestOptions] = {
     "idempotency_key": "-",  # else the client makes a random one for each call, and has no header to send it in
 }
 """Said in full, because the client copies deeply what is left unsaid, for each call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What a stage wants to know; which model answers it is not its business."""
-
-    prompt: Prompt
-    samples: int = 1
-    max_tokens: int = 512
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Sampling and the like, over the card's defaults."""
-    stream: bool = False
-    """Costs more CPU, and gives the time to the first token."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """An answer, and what it took to get it."""
-
-    reply: Reply
-    notes: tuple[str, ...] = ()
-    """What was left out or done otherwise than asked, in words."""
-    calls: int = 1
-    sent_bytes: int = 0
-    spared: int = 0
-    """Pictures or clips that went by their uuid alone."""
 
 
 @dataclass(slots=True)
@@ -364,6 +341,3 @@ def _together(replies: list[Reply], wanted: int) -> Reply:
         else None,
         load=replies[-1].load,
     )
-
-
-__all__ = ["Call", "Endpoint", "Heard", "same_model"]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from streamproc.errors import Rejected, Retryable, SingledOut, StreamprocError, Throttled, Unreachable
 from streamproc.messages import Tokens
+from streamproc.models.call import Answer, Call, Heard
 from streamproc.models.desk import Desk
-from streamproc.models.endpoint import Call, Heard
 from streamproc.models.prompt import BYTES_PER_TOKEN, Prompt
 from streamproc.models.replicas import Replica
 from streamproc.models.reply import Reply
@@ -33,23 +32,6 @@ SILENT_AFTER_S: Final = 2.0
 
 CANARY: Final = Call(prompt=Prompt("Answer with the word yes."), max_tokens=8)
 """Asked where one call alone fails again and again, and there is no other to tell whether it or the server is at fault."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a model said, and what is recorded with it."""
-
-    model: str
-    """Who answered: the one that was asked, or its stand-in."""
-    prompt: str
-    """Hash of the prompt, pictures left out."""
-    reply: Reply
-    tokens: Tokens
-    queued_s: float
-    served_s: float
-    attempts: int
-    money: float
-    notes: tuple[str, ...] = ()
 
 
 class Errand:

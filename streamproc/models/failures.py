@@ -1,34 +1,26 @@
-"""What can go wrong with a call, by what is to be done about it; and which error of openai means which.
+"""What can go wrong with a call, by what is to be done about it. Which error of openai means which stands in `mapping`.
 
-    Retryable
-    ├── Throttled          (errors.py) slow down: 429, 503 and 529 with or without Retry-After
-    │   └── QuotaSpent     nothing more today, or until somebody pays: a declared wait, not a storm
-    ├── Unreachable        (errors.py) nobody there, or the door stays shut: refused, DNS, TLS, 401, 403, 404, redirects
-    ├── Interrupted        the answer never came whole: reset, disconnected, cut off, not HTTP
-    ├── ServerFailed       a 5xx: the server's own trouble
-    ├── Overdue            no answer within the deadline
-    ├── Garbled            a 200 that is no chat completion
-    └── CacheMiss          the server does not have these pictures: send them again with data
-    Rejected
-    ├── BadRequest         a 4xx that names no remedy
-    ├── TooMuch            more pictures, tokens or bytes than the model takes; knows which, and the limit where it was said
-    ├── OutOfMemory        the server ran out of memory on this input
-    └── Refused            the model, or the filter before it, will not answer
-
-The status decides. Text is read only where servers give one status to opposite things: a cache miss, too much, out of
-memory and a bad schema all come as 400.
+Retryable
+├── Throttled          (errors.py) slow down: 429, 503 and 529 with or without Retry-After
+│   └── QuotaSpent     nothing more today, or until somebody pays: a declared wait, not a storm
+├── Unreachable        (errors.py) nobody there, or the door stays shut: refused, DNS, TLS, 401, 403, 404, redirects
+├── Interrupted        the answer never came whole: reset, disconnected, cut off, not HTTP
+├── ServerFailed       a 5xx: the server's own trouble
+├── Overdue            no answer within the deadline
+├── Garbled            a 200 that is no chat completion
+└── CacheMiss          the server does not have these pictures: send them again with data
+Rejected
+├── BadRequest         a 4xx that names no remedy
+├── TooMuch            more pictures, tokens or bytes than the model takes; knows which, and the limit where it was said
+├── OutOfMemory        the server ran out of memory on this input
+└── Refused            the model, or the filter before it, will not answer
 """
 
 from __future__ import annotations
 
-import re
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from typing import Literal
 
-import httpx2
-import openai
-
-from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
+from streamproc.errors import Rejected, Retryable, Throttled
 
 
 class QuotaSpent(Throttled):
@@ -73,136 +65,3 @@ class OutOfMemory(Rejected):
 
 class Refused(Rejected):
     """The model, or the filter before it, will not answer."""
-
-
-_MISS: Final = re.compile(r"cache miss|data is not provided", re.I)
-_IMAGES: Final = re.compile(r"at most (\d+) (?:image|video)|(?:too many|maximum .{0,20}) ?(?:image|video)s?", re.I)
-_TOKENS: Final = re.compile(
-    r"(?:maximum|max) (?:context|model) len(?:gth)?\D{0,30}(\d+)?|context[_ ](?:length|window|size)|longer than the max",
-    re.I,
-)
-_MEMORY: Final = re.compile(r"out of memory|outofmemory", re.I)
-_FILTERED: Final = re.compile(r"content[_ ](?:filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
-_SPENT: Final = re.compile(
-    r"insufficient[_ ](?:quota|credit|balance)|per[-_ ]?day|daily|exceeded your current quota", re.I
-)
-
-
-def failure(e: openai.OpenAIError, *, hop: str, secret: str | None) -> StreamprocError:
-    """Ours for theirs. `hop` names the endpoint; `secret` is struck out of what the server said."""
-    match e:
-        case openai.APIConnectionError():
-            return broken(e.__cause__, hop=hop, secret=secret)
-        case openai.APIStatusError():
-            return _status(e, hop, secret)
-        case _:
-            return Garbled(f"{hop}: {_clean(str(e), secret)}")
-
-
-def broken(e: BaseException | None, *, hop: str, secret: str | None) -> StreamprocError:
-    """Ours for an error of the network."""
-    said = _clean(f"{type(e).__name__}: {e}", secret)
-    match e:
-        case httpx2.TimeoutException():
-            return Overdue(f"{hop}: {said}")
-        case httpx2.ConnectError() | httpx2.ProxyError() | httpx2.UnsupportedProtocol():
-            return Unreachable(
-                hop, said, remedy="Is it running, and is its URL right? `streamproc doctor` tests every hop"
-            )
-        case httpx2.DecodingError():
-            return Garbled(f"{hop}: {said}")
-        case _:
-            return Interrupted(f"{hop}: {said}")
-
-
-def _status(e: openai.APIStatusError, hop: str, secret: str | None) -> StreamprocError:
-    status, said = e.status_code, _clean(_said(e), secret)
-    text = f"{hop}: {status} {said}"
-    wait_s = retry_after_s(e.response.headers)
-    if status in {429, 402}:
-        spent = status == 402 or e.code == "insufficient_quota" or _SPENT.search(said)
-        return (QuotaSpent if spent else Throttled)(text, retry_after_s=wait_s)
-    if status in {503, 529} and not _MEMORY.search(said):
-        return Throttled(text, retry_after_s=wait_s) if wait_s is not None or status == 529 else ServerFailed(text)
-    if status in {401, 403} and _FILTERED.search(said):
-        return Refused(text)
-    if status in {401, 403}:
-        return Unreachable(
-            hop, f"{status} {said}", remedy="Check the key: `api_key_env` names the variable that holds it"
-        )
-    if status == 404:
-        return Unreachable(
-            hop, f"404 {said}", remedy="Check the URL and `served_name`; `streamproc models check` lists what it serves"
-        )
-    if status < 400:
-        return Unreachable(
-            hop,
-            f"it redirects ({status}) to {e.response.headers.get('location')}",
-            remedy="Write the URL it redirects to",
-        )
-    if _MEMORY.search(said):
-        return OutOfMemory(text)
-    if status in {408, 409, 425} or status >= 500:
-        return ServerFailed(text)
-    return _bad(status, said, text)
-
-
-def _bad(status: int, said: str, text: str) -> StreamprocError:
-    if _MISS.search(said):
-        return CacheMiss(text)
-    if _FILTERED.search(said):
-        return Refused(text)
-    if status == 413:
-        return TooMuch(text, of="bytes")
-    if found := _IMAGES.search(said):
-        return TooMuch(text, of="images", limit=int(found[1]) if found[1] else None)
-    if found := _TOKENS.search(said):
-        return TooMuch(text, of="tokens", limit=int(found[1]) if found[1] else None)
-    return BadRequest(text)
-
-
-def retry_after_s(headers: httpx2.Headers) -> float | None:
-    """Seconds, or a date by the server's own clock, or openai's milliseconds; None where nothing can be read."""
-    try:
-        if (ms := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(ms) / 1000)
-        if (value := headers.get("retry-after")) is None:
-            return None
-        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-            return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds())
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _said(e: openai.APIStatusError) -> str:
-    """The server's own sentence: OpenAI's, vLLM's and FastAPI's spellings."""
-    body: Any = e.body
-    if isinstance(body, dict):
-        body = body.get("error", body)
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    return str(body if body else e.message)
-
-
-def _clean(text: str, secret: str | None) -> str:
-    """Short, on one line, without the key: servers like to quote it back."""
-    text = " ".join(text.split())
-    return (text.replace(secret, "***") if secret else text)[:500]
-
-
-__all__ = [
-    "BadRequest",
-    "CacheMiss",
-    "Garbled",
-    "Interrupted",
-    "OutOfMemory",
-    "Overdue",
-    "QuotaSpent",
-    "Refused",
-    "ServerFailed",
-    "TooMuch",
-    "broken",
-    "failure",
-    "retry_after_s",
-]

@@ -17,48 +17,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import httpx2
-
 from streamproc.errors import Misconfigured, Unreachable
-from streamproc.messages import Tokens
-from streamproc.models.budget import Budgets, Quota
-from streamproc.models.card import Served
+from streamproc.models.budget import Budgets
+from streamproc.models.call import Answer, Call
 from streamproc.models.desk import Desk, Model, Record
-from streamproc.models.endpoint import Call, endpoints
-from streamproc.models.errand import Answer, Errand
-from streamproc.models.limiter import STARTS_AT
-
-BATCHING_STARTS_AT = 32
-"""Calls that a batching server is given at once before anything is known of it: it takes hundreds, and finding that out
-from a few costs a dozen round trips of what may be seconds each. Where it is too many the limiter is down again as soon."""
-
-
-def model_of(served: Served, *, environ: Mapping[str, str], transport: httpx2.AsyncBaseTransport) -> Model:
-    """A model where it is served, as its card and the settings say; its URLs weigh the same."""
-
-    def price(tokens: Tokens) -> float:
-        asked = served.card.price
-        return asked.of(into=tokens.into, cached=tokens.cached, out=tokens.out) if asked else 0.0
-
-    replicas = [(e, 1.0) for e in endpoints(served, environ=environ, transport=transport)]
-    return Model(
-        name=served.name,
-        endpoints=replicas,
-        price=price,
-        quota=_quota(served),
-        stand_ins=served.stand_ins,
-        starts_at=BATCHING_STARTS_AT if served.card.serve else STARTS_AT,
-    )
-
-
-def _quota(served: Served) -> Quota | None:
-    allowed = served.allowed
-    if allowed.calls_per_minute is None and allowed.calls_per_day is None:
-        return None
-    return Quota(per_minute=allowed.calls_per_minute, per_day=allowed.calls_per_day)
+from streamproc.models.errand import Errand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +140,3 @@ class Pool:
         own = self._desks[model]
         names = () if own.replicas.up() else own.model.stand_ins
         return next((self._desks[n] for n in names if self._desks[n].replicas.up()), own)
-
-
-__all__ = ["Answer", "Model", "Pool", "Record", "ReplicaStatus", "Status", "model_of"]

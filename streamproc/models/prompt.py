@@ -1,23 +1,18 @@
 """What is asked, and how it becomes the bytes of a chat call: constant things first, pictures in time order, question last.
 
 Servers keep what prompts share from their beginning, so the order is worth more than half of the tokens of a second
-question. What a model cannot take is left out evenly over time, and the notes say so; it is never cut in silence.
-Nothing here sends anything.
+question. Nothing here sends anything.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
 import orjson
-import simplejpeg
-
-from streamproc.models.failures import TooMuch
 
 BYTES_PER_TOKEN: Final = 3
 """Cautious: English has about 4, JSON and names about 3."""
@@ -59,47 +54,6 @@ class Prompt:
         return sum(len(t.encode()) for t in texts if t) // BYTES_PER_TOKEN + 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """What a model takes: its card's limits, or what a server said of them."""
-
-    images: int | None = None
-    context_tokens: int | None = None
-    image_tokens: Callable[[int, int], int | None] = field(default=lambda _width, _height: None)
-    """Tokens of a picture of this width and height; None where nobody knows."""
-
-
-def fitted(prompt: Prompt, fit: Fit, *, answer_tokens: int) -> tuple[Prompt, tuple[str, ...]]:
-    """The prompt within the limits, and what was left out. Raises TooMuch where the text alone is too long."""
-    notes: list[str] = []
-    if fit.images is not None and len(prompt.pictures) > fit.images:
-        notes.append(f"{fit.images} of {len(prompt.pictures)} frames: the model takes no more images")
-        prompt = thinned(prompt, fit.images)
-    if fit.context_tokens is None:
-        return prompt, tuple(notes)
-    room = fit.context_tokens - answer_tokens - prompt.text_tokens
-    if room < 0:
-        raise TooMuch(
-            f"the text alone has about {prompt.text_tokens} tokens; with {answer_tokens} for the answer"
-            f" that is more than the context of {fit.context_tokens}",
-            of="tokens",
-            limit=fit.context_tokens,
-        )
-    if prompt.pictures and (each := _picture_tokens(prompt.pictures, fit)) and each * len(prompt.pictures) > room:
-        keep = room // each
-        if not keep:
-            raise TooMuch(f"one picture of {each} tokens is more than the {room} left", of="tokens", limit=room)
-        notes.append(f"{keep} of {len(prompt.pictures)} frames: the context has room for {room} tokens of pictures")
-        prompt = thinned(prompt, keep)
-    return prompt, tuple(notes)
-
-
-def _picture_tokens(pictures: Sequence[Picture], fit: Fit) -> int | None:
-    """Of the first: the pictures of a prompt have one size."""
-    height, width, *_ = simplejpeg.decode_jpeg_header(pictures[0].jpeg)
-    return fit.image_tokens(width, height)
-
-
 def thinned(prompt: Prompt, keep: int) -> Prompt:
     """`keep` pictures spread evenly, first and last among them. What stood before the others is not lost: it moves on."""
     n = len(prompt.pictures)
@@ -116,14 +70,3 @@ def thinned(prompt: Prompt, keep: int) -> Prompt:
     # A clip that lost a frame is no longer the clip that the neighbour window has too: what is left goes as one.
     clips = ((0, keep - 1),) if prompt.clips and keep else ()
     return replace(prompt, pictures=tuple(kept), clips=clips, question="\n".join([*waiting, prompt.question]))
-
-
-def halved(prompt: Prompt) -> Prompt:
-    """Every picture at half its width and height; for servers that ran out of memory. Takes a millisecond a picture."""
-    return replace(prompt, pictures=tuple(replace(p, jpeg=_half(p.jpeg)) for p in prompt.pictures))
-
-
-def _half(jpeg: bytes) -> bytes:
-    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-    small = simplejpeg.decode_jpeg(jpeg, min_height=max(1, height // 2), min_width=max(1, width // 2), min_factor=2)
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(small), quality=90))

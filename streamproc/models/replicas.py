@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from streamproc.models.budget import Quota
+from streamproc.models.call import Call, Heard
 from streamproc.models.circuit import Circuit
-from streamproc.models.endpoint import Call, Heard
 from streamproc.models.limiter import Limiter
 
 LEAST_ALARM_S: Final = 0.001

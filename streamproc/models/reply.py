@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import httpx2
 import msgspec
 import orjson
 
 from streamproc.messages import Tokens
 from streamproc.models.failures import Garbled
+
+if TYPE_CHECKING:
+    import httpx2
 
 Finish = Literal["stop", "length", "refused"]
 

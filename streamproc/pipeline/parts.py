@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.pipeline.means import Means
 from streamproc.stage import Each, Stage
 from streamproc.stages.caption import Captioner
 from streamproc.stages.context import Contextualiser
@@ -18,6 +18,9 @@ from streamproc.stages.ensemble.stage import Ensemble
 from streamproc.stages.locate import Locate
 from streamproc.stages.replay import Replay
 from streamproc.task import Task
+
+if TYPE_CHECKING:
+    from streamproc.pipeline.means import Means
 
 DECODE = "decode"
 

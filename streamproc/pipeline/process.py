@@ -6,14 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
-from streamproc.pipeline.means import Means
 from streamproc.pipeline.parts import PARTS, Plan
 from streamproc.pipeline.replay_archive import Archive
 from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.tracing import Tracing, traced
+
+if TYPE_CHECKING:
+    from streamproc.pipeline.means import Means
 
 
 class Process:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from streamproc.messages import Context, Seconds, Source, Tokens, Window
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.stage import Look
 from streamproc.stages.options import Asking, Informed, Stretches, Told, filled

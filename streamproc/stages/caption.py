@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from streamproc.errors import LeftOut, did_you_mean
 from streamproc.messages import Caption, Context, Source, Window
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer
 from streamproc.models.prompt import Prompt
 from streamproc.models.recovery.ladder import without_echo
 from streamproc.models.reply import Sample

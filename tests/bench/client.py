@@ -23,7 +23,8 @@ import simplejpeg
 import uvloop
 
 from streamproc.models.body import Manner
-from streamproc.models.endpoint import Call, Endpoint
+from streamproc.models.call import Call
+from streamproc.models.endpoint import Endpoint
 from streamproc.models.observer import running
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.transport import AiohttpTransport

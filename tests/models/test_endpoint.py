@@ -18,9 +18,10 @@ import pytest
 import simplejpeg
 
 from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
-from streamproc.models import failures
 from streamproc.models.body import Manner, Seen
-from streamproc.models.endpoint import Call, Endpoint, same_model
+from streamproc.models.call import Call
+from streamproc.models.desk import Model, Record
+from streamproc.models.endpoint import Endpoint, same_model
 from streamproc.models.failures import (
     BadRequest,
     CacheMiss,
@@ -32,12 +33,12 @@ from streamproc.models.failures import (
     Refused,
     ServerFailed,
     TooMuch,
-    broken,
-    failure,
 )
+from streamproc.models.fit import Fit
+from streamproc.models.mapping import broken, failure, retry_after_s
 from streamproc.models.observer import ABILITIES, Settings, running
-from streamproc.models.pool import Model, Pool, Record
-from streamproc.models.prompt import Fit, Picture, Prompt
+from streamproc.models.pool import Pool
+from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.replicas import Asked
 from streamproc.models.transport import AiohttpTransport
 
@@ -270,7 +271,7 @@ async def test_retry_after_reaches_whoever_waits(observer: Make) -> None:
     ],
 )
 def test_retry_after_is_read_in_all_its_spellings(headers: dict[str, str], seconds: float | None) -> None:
-    assert failures.retry_after_s(httpx2.Headers(headers)) == seconds
+    assert retry_after_s(httpx2.Headers(headers)) == seconds
 
 
 @pytest.mark.parametrize(

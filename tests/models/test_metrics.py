@@ -8,11 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from streamproc.models.budget import Budgets, Limits, OverBudget
+from streamproc.models.call import Call
 from streamproc.models.card import served
-from streamproc.models.endpoint import Call
 from streamproc.models.metrics import Meter
 from streamproc.models.observer import running
-from streamproc.models.pool import Pool, model_of
+from streamproc.models.opening import model_of
+from streamproc.models.pool import Pool
 from streamproc.models.prompt import Prompt
 from streamproc.models.transport import AiohttpTransport
 

@@ -12,9 +12,10 @@ import pytest
 from streamproc.errors import Misconfigured, SingledOut, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Budgets, Limits, OverBudget, Quota
-from streamproc.models.endpoint import Call, Heard
+from streamproc.models.call import Answer, Call, Heard
+from streamproc.models.desk import Model, Record
 from streamproc.models.failures import BadRequest, Interrupted, Overdue, QuotaSpent, ServerFailed
-from streamproc.models.pool import Answer, Model, Pool, Record
+from streamproc.models.pool import Pool
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.replicas import Replicas
 from streamproc.models.reply import Reply, Sample

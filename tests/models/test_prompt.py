@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from streamproc.models.body import Manner, Seen, encoded
 from streamproc.models.failures import TooMuch
-from streamproc.models.prompt import Fit, Picture, Prompt, fitted, halved, thinned
+from streamproc.models.fit import Fit, fitted, halved
+from streamproc.models.prompt import Picture, Prompt, thinned
 
 PICTURES = tuple(Picture(bytes([i]) * 3, 1000 * i) for i in range(4))
 PROMPT = Prompt(

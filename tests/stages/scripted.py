@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from streamproc.messages import Tokens
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.reply import Finish, Reply, Sample
 
 Texts = Sequence[Any]

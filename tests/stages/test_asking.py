@@ -7,7 +7,7 @@ from dataclasses import replace
 import orjson
 
 from streamproc.messages import Context, Tokens
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer
 from streamproc.models.reply import Reply, Sample
 from streamproc.stages.asking import context_part, spoken, told
 from streamproc.stages.caption import Options

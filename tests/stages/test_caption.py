@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from streamproc.errors import Rejected
 from streamproc.messages import Caption, Frame, Grid
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.models.observer import Settings
 from streamproc.stages.caption import Captioner, Options, prompt_of
 from streamproc.stages.context import Contextualiser

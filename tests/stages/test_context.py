@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Context, Grid
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.stages.context import Contextualiser, Opening, Options
 from streamproc.stages.detect import Detect
 from streamproc.stages.options import Stretches

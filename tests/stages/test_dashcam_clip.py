@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from streamproc.formats import submission
 from streamproc.formats.submission import Clip
 from streamproc.messages import Description, Grid, Incident, Source
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.runner.look import source_key
 from streamproc.stages.caption import Captioner
 from streamproc.stages.decode import Decode

@@ -34,7 +34,7 @@ from streamproc.messages import (
     Vote,
     record_id,
 )
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.runner.look import source_key
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call

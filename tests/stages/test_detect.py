@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Detection, Sighting
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.models.observer import Settings
 from streamproc.models.observer.answers import labels_in
 from streamproc.models.reply import Sample

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from streamproc import wire
 from streamproc.errors import Rejected
 from streamproc.messages import Description, Event, Incident, Record, Source, Verdict, record_id
+from streamproc.models.call import Answer
 from streamproc.models.card import served
-from streamproc.models.errand import Answer
 from streamproc.models.observer import running
-from streamproc.models.pool import Pool, model_of
+from streamproc.models.opening import model_of
+from streamproc.models.pool import Pool
 from streamproc.models.transport import AiohttpTransport
 from streamproc.runner.look import source_key
 from streamproc.stage import Each, Look

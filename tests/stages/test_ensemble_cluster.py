@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamproc.messages import Tokens
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.reply import Finish, Reply, Sample
 from streamproc.stages.ensemble.cluster import Asked, Decision, clustered, prompt_of, sentences, words
 from streamproc.stages.ensemble.stage import Options

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from streamproc import wire
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Caption, Grid, Incident, Source, record_id
-from streamproc.models.endpoint import Call
+from streamproc.models.call import Call
 from streamproc.models.observer.tables import rows_in
 from streamproc.runner.look import source_key
 from streamproc.stages.locate import NO_CAPTIONS, UNREADABLE, Locate, Options

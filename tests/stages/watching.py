@@ -18,7 +18,8 @@ from streamproc import wire
 from streamproc.messages import Frame, Source, Window
 from streamproc.models.card import served
 from streamproc.models.observer import Observer, Settings, running
-from streamproc.models.pool import Pool, model_of
+from streamproc.models.opening import model_of
+from streamproc.models.pool import Pool
 from streamproc.models.transport import AiohttpTransport
 from streamproc.runner.look import source_key
 from tests.runner.rig import Rig

@@ -189,3 +189,53 @@ def test_nothing_happens_at_import() -> None:
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout == ""
+
+
+LEAN = """
+import importlib, sys
+from streamproc.cli import build
+from streamproc.cli.frame import exit_code
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for line in ("topics create", "status", "sources list", "dlq list", "coverage x", "trace x 1", "export x --format json", "tasks list"):
+    exit_code(build(), line.split())
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+CLIENT = {"openai", "httpx2", "aiohttp"}
+"""A second of every start."""
+WITH_CLIENT = {"checkup_models", "endpoint", "mapping", "opening", "probe", "transport"}
+"""Those who speak to models, or ask whether they are there."""
+
+
+def test_who_calls_no_model_does_not_wait_for_the_client_of_the_models(tmp_path: Path) -> None:
+    names = [
+        name
+        for name in MODULES
+        if room(name) in {"models", "stage", "stages", "runner", "task", "pipeline", "settings"}
+        and WITH_CLIENT.isdisjoint(name.split("."))
+        and "observer" not in name
+    ]
+    assert {"streamproc.pipeline.parts", "streamproc.pipeline.process", "streamproc.models.pool"} <= {*names}
+    told = subprocess.run(
+        [sys.executable, "-c", LEAN, *names], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert not CLIENT & set(told.stdout.splitlines()[-1].split()), told.stderr
+
+
+def test_a_stage_that_asks_models_does_without_what_decodes_pictures() -> None:
+    asking = ("asking", "caption", "context", "dedup", "detect", "form", "locate")
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            LEAN.split("for line")[0] + "print(*sys.modules)",
+            *(f"streamproc.stages.{n}" for n in asking),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert not {"av", "numpy", "simplejpeg", *CLIENT} & set(told.stdout.split())

@@ -23,9 +23,8 @@ from streamproc.stages.ensemble.rows import Row, most_frequent, names
 from streamproc.stages.ensemble.stage import Options
 
 if TYPE_CHECKING:
+    from streamproc.models.call import Answer, Call
     from streamproc.models.card import Served
-    from streamproc.models.endpoint import Call
-    from streamproc.models.errand import Answer
     from streamproc.models.pool import Pool
     from streamproc.settings import Settings
 
@@ -94,7 +93,8 @@ class Clustering:
     async def _pool(self, stack: AsyncExitStack) -> Pool:
         """The model, there and answering; else Unreachable before anything is asked."""
         from streamproc.models.observer import running
-        from streamproc.models.pool import Pool, model_of
+        from streamproc.models.opening import model_of
+        from streamproc.models.pool import Pool
         from streamproc.models.transport import AiohttpTransport
         from streamproc.pipeline.means import reach
 

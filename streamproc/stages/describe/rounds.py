@@ -17,8 +17,7 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from streamproc.messages import Seconds, Tokens
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.recovery.fields import fields
 from streamproc.models.vote import kinds_of, vote

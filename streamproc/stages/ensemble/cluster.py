@@ -16,8 +16,7 @@ import orjson
 from msgspec import Struct
 from rapidfuzz import fuzz
 
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.prompt import Prompt
 from streamproc.models.recovery.fields import fields
 from streamproc.models.vote import mode

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streamproc.messages import Description
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer
 from streamproc.models.vote import Kind
 from streamproc.stages.asking import spoken
 from streamproc.stages.ensemble import rows

@@ -18,8 +18,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field, model_validator
 
 from streamproc.messages import Description, Event, Incident, Life, Outcome, Record, Source, Verdict
-from streamproc.models.endpoint import Call
-from streamproc.models.errand import Answer
+from streamproc.models.call import Answer, Call
 from streamproc.models.vote import Kind, kinds_of
 from streamproc.stage import Fold, Look, Row
 from streamproc.stages.asking import Models, ask
