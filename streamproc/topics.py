@@ -31,6 +31,8 @@ class Topic:
     """0: for ever."""
     max_bytes: int
     writers: tuple[str, ...] = ()
+    own_numbers: bool = False
+    """Its writers number their records themselves; else a record keeps the number that it answers."""
 
     @property
     def dlq(self) -> Topic:

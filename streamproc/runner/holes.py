@@ -4,6 +4,8 @@ They are found in two ways. A writer that numbers its own sequence lands it in o
 one before shows what is missing between. All others land out of order, and nothing that is read tells what is not: there
 reading is let run to the end, and then everything that the writer's coverage accounts for, and that nobody here has, is
 gone. That is done after a jump only: where retention has taken offsets away before they were read.
+What nothing tells are numbers of a service's own that it makes of others (of events) where all behind them expired, too:
+its coverage is by what it reads, so they are found once something follows.
 
 What fills a hole is the record that the writer itself would have written for it, so whatever deals with gaps deals with
 it, and it can wait in the state like any other.
@@ -26,7 +28,7 @@ from streamproc.runner.cover import HOUR_MS
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.speech import bare
 from streamproc.stage import Each, Fold, Follow
-from streamproc.topics import SEPARATOR, topic
+from streamproc.topics import SEPARATOR, Topic, topic
 from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ class Holes:
             return  # none of our business; or it was over here long ago, and the book has forgotten it
         in_hand = Ranges((index, index + 1) for of, index in r.in_hand if of == sequence)
         end_ms = max((end for c in hours for _, end in (*c.done, *c.failed, *c.skipped)), default=0)
-        name = self._topic_of(sequence.service)
+        name = (self._written_by(sequence.service) or self._topics[0]).name
         for hour in hours:
             missing = [m for pair in hour.taken for p in r.book.untaken(sequence, *pair) for m in in_hand.missing(*p)]
             for lo, hi in missing:
@@ -165,19 +167,22 @@ class Holes:
                     self._dispatch(name, place, last)
 
     def _writes_here(self, sequence: Sequence, revisions: list[Source]) -> bool:
-        """A service's coverage is by the numbers it reads. Those that keep them write under them, too: who has been read
-        under a root does, and whom a fold joins under it."""
-        stage, writers = self.r.stage, self.r.book.writers
-        if not revisions or sequence[:2] in writers:
+        """A service's coverage is by the numbers it reads: it has written these, too, where it keeps them, or reads none.
+        Who has been read under a root has done so; of all others their topic tells."""
+        stage, (service, root) = self.r.stage, sequence[:2]
+        if not revisions or sequence[:2] in self.r.book.writers:
             return bool(revisions)
-        if not isinstance(stage, Fold) or sequence.root not in {root for _, root in writers}:
+        written = self._written_by(service)
+        if written is None or (written.own_numbers and service != root):
             return False
-        return any(sequence.service in stage.joins(s) and stage.counts(s, sequence.root) for s in revisions)
+        return not isinstance(stage, Fold) or any(
+            service in stage.joins(s) and stage.counts(s, root) for s in revisions
+        )
 
-    def _topic_of(self, service: str) -> str:
+    def _written_by(self, service: str) -> Topic | None:
         """Where a service writes its outcomes, of what is read here."""
         kind = service.partition(".")[0]
-        return next((t.name for t in self._topics if kind in t.writers), self._topics[0].name)
+        return next((t for t in self._topics if kind in t.writers), None)
 
     # filling
 

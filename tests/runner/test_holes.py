@@ -16,6 +16,7 @@ from streamproc.stage import Each, Look, Stage
 from streamproc.topics import key_of, topic
 from streamproc.wire import decode
 from tests.runner.rig import Rig, told
+from tests.runner.test_ends import Decode
 from tests.runner.test_fold import Collect, detections, rows
 from tests.runner.test_named import EVENTS, verdicts
 from tests.sim import clock
@@ -203,6 +204,46 @@ async def test_a_service_that_begins_when_the_first_records_have_expired_skips_t
 
 
 @told
+async def test_a_file_of_which_everything_expired_unread_ends_all_the_same() -> None:
+    rig = Rig.of(partitions=1)
+    source = rig.source("m", "detect.a", "dedup", "caption", count=4)
+    await see(rig, source, 0, 1, 2, 3, 4)
+    expire(rig)
+    async with rig.running("dedup", Collect("detect.a")), rig.running("caption", Write()):
+        await rig.until(lambda: the_end(rig) and accounted(rig, "caption").complete)
+    assert rows(rig) == ["0:detect.a=expired"], "one gap for all of them"
+    said = [(r.index, r.until, r.outcome, r.reason, r.count) for r in rig.records("captions")]
+    assert said == [(0, 4, "skipped", "expired", None), (4, 5, "done", None, 4)]
+
+
+@told
+async def test_windows_that_expired_unread_at_the_end_of_a_file_are_found_by_the_decoders_coverage() -> None:
+    rig = Rig.of(partitions=1)
+    rig.source("m", "decode", "detect.a", count=3)
+    async with rig.running("decode", Decode()):
+        await rig.until(lambda: accounted(rig, "decode").complete)
+    rig.log.expire("windows", 0, before=rig.log.span("windows", 0).end)
+    async with rig.running("detect.a", See()):
+        await rig.until(lambda: accounted(rig, "detect.a").complete)
+    said = [(r.index, r.until, r.reason, r.count) for r in rig.records("detections")]
+    assert said == [(0, 3, "expired", None), (3, 4, None, 3)]
+
+
+@told
+async def test_numbers_of_a_writers_own_are_not_those_that_it_reads_also_where_nothing_of_it_was_ever_read() -> None:
+    rig = Rig.of(partitions=1)
+    source = rig.source("m", "detect.a", "dedup", "ensemble", count=3)
+    await see(rig, source, 0, 1, 2)
+    async with rig.running("dedup", Collect("detect.a")):
+        await rig.until(lambda: len(rows(rig)) == 3)
+        rig.log.expire("events", 0, before=rig.log.span("events", 0).end)
+        async with rig.running("ensemble", EVENTS) as service:
+            await asyncio.sleep(200)
+            assert not service.runners[0].book.jumped, "it has looked"
+    assert verdicts(rig) == []
+
+
+@told
 async def test_what_a_fold_accounts_for_by_the_numbers_it_reads_is_not_missed_under_its_own() -> None:
     rig = Rig.of(partitions=1)
     source = rig.source("m", "detect.a", "dedup", "ensemble", count=5)
@@ -274,11 +315,9 @@ def test_whatever_expires_when_every_number_has_one_outcome_in_the_end(
             rig.log.expire("detections", 0, before=chance.randint(*rig.log.span("detections", 0)))
         await work(models, lambda: complete(*models))
         rig.log.expire("detections", 0, before=chance.randint(*rig.log.span("detections", 0)))
-        # Another stream shows who writes here: of whom nothing was ever read, nobody knows which numbers it keeps.
-        detections(rig, rig.source("n", "detect.a", count=1), "detect.a", 0)
         await work(["reader"], lambda: complete("reader"))
         assert not rig.log.state_keys("park")
-        told_of = [i for r in rig.records("captions") if r.stream == "m" for i in range(r.index, r.until)]
+        told_of = [i for r in rig.records("captions") for i in range(r.index, r.until)]
         assert sorted(told_of) == ([] if fold else list(range(9)))
         assert the_end(rig) == fold
 

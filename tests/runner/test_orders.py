@@ -102,7 +102,7 @@ async def test_no_reason_however_long_or_odd_ends_a_service() -> None:
             raise Rejected("x" * 2_000_000 if record.index else "lone \ud800 surrogate")
 
         def otherwise(self, record: Any, outcome: Any, reason: str) -> Record | None:
-            raise ValueError("and this one is a bug")
+            raise ValueError("and this one is a bug") from None  # what it tells could not leave a parallel worker
 
     rig = Rig.of()
     rig.windows(rig.source("m", "detect.a"), 0, 1)
