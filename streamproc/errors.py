@@ -17,7 +17,8 @@
     │   ├── NewerState         state written by a newer version than this one
     │   └── Corrupt            what the bus holds is damaged; says what is still readable
     ├── Expired                offsets asked for are no longer there; reported, reading goes on behind the hole
-    └── NotYet                 not a failure: a table's key is missing, so the record waits for it
+    ├── NotYet                 not a failure: a table's key is missing, so the record waits for it
+    └── NotBegun               not a failure: we are to stop, and the call had not been sent; whoever is next makes it
 
 The class decides, never the text. Errors of libraries are mapped where the library is called (`raise … from`).
 """
@@ -119,6 +120,10 @@ class NotYet(StreamprocError):
         super().__init__(reason)
         self.reason, self.topic, self.key, self.within_s = reason, topic, key, within_s
         self.goes_without = goes_without
+
+
+class NotBegun(StreamprocError):
+    """A call that waited to be sent when the process was told to stop. Nothing was asked, and nothing is known."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
-from streamproc.errors import Rejected, Retryable, SingledOut, StreamprocError, Throttled, Unreachable
+from streamproc.errors import NotBegun, Rejected, Retryable, SingledOut, StreamprocError, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.call import Answer, Call, Heard
 from streamproc.models.desk import Desk
@@ -39,10 +40,20 @@ class Errand:
     model's, or a stand-in's while it is out."""
 
     def __init__(
-        self, model: str, call: Call, route: Callable[[], Desk], *, stream: str, live: bool, deadline_s: float
+        self,
+        model: str,
+        call: Call,
+        route: Callable[[], Desk],
+        *,
+        stream: str,
+        live: bool,
+        deadline_s: float,
+        drained: asyncio.Event,
     ) -> None:
+        """`drained`: nothing is sent any more once it is set."""
         self.model, self.call, self.route = model, call, route
         self.stream, self.live, self.deadline_s = stream, live, deadline_s
+        self._drained = drained
         self.attempts = self.own = self.unjudged = 0
         self.failed_at: float | None = None
         self.last: Replica | None = None
@@ -51,6 +62,8 @@ class Errand:
     async def run(self) -> Answer:
         asked_at = self.route().clock()
         while True:
+            if self._drained.is_set():
+                raise NotBegun(f"no call of {self.model} is begun any more: we are to stop")
             desk = self.route()
             not_at = frozenset((self.last,)) if self.last and self._others(desk) else frozenset[Replica]()
             replica = await desk.replicas.place(self.stream, live=self.live, not_at=not_at, again=self.attempts > 0)
@@ -102,7 +115,9 @@ class Errand:
         if self.unjudged >= OWN_FAILURES:
             self.vouched = await self._canary(desk)
         self.failed_at = now
-        await asyncio.sleep(min(5.0, 0.1 * 2**self.attempts) * desk.rng.uniform(0.5, 1.0))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(5.0, 0.1 * 2**self.attempts) * desk.rng.uniform(0.5, 1.0)):
+                await self._drained.wait()
 
     async def _canary(self, desk: Desk) -> bool:
         """Whether the server answers a call that nobody can fail at; then what fails next, fails of itself."""

@@ -7,7 +7,7 @@ and the runner decides.
     waits            outage, 429, quota, no free place
     goes elsewhere   a replica that is down, silent or slow; another model, where one is named as its stand-in
     goes twice       a straggler, within a twentieth of all calls
-    raises           Rejected at once; Retryable after three failures of its own; OverBudget
+    raises           Rejected at once; Retryable after three failures of its own; OverBudget; NotBegun once we are to stop
 
 It knows no bus and no runner. Clock, wall clock and randomness are arguments, so a test can let ten minutes pass at once.
 """
@@ -59,6 +59,7 @@ class Pool:
         self._clock = clock or asyncio.get_running_loop().time
         self._wall, self._rng, self._record = wall, rng or random.Random(), record
         self.budgets = budgets or Budgets()
+        self._drained = asyncio.Event()
         self._desks: dict[str, Desk] = {}
         self.add(*models)
 
@@ -91,7 +92,15 @@ class Pool:
     ) -> Answer:
         """The answer. `deadline_s` is one attempt's; `patience_s` how long an outage is waited out (None: to its end)."""
         call, notes = self.budgets.within(call, budgets)
-        errand = Errand(model, call, lambda: self._route(model), stream=stream, live=live, deadline_s=deadline_s)
+        errand = Errand(
+            model,
+            call,
+            lambda: self._route(model),
+            stream=stream,
+            live=live,
+            deadline_s=deadline_s,
+            drained=self._drained,
+        )
         self.budgets.begin(budgets)
         tokens, money = 0, 0.0
         try:
@@ -103,6 +112,12 @@ class Pool:
         finally:  # also what failed or was cancelled has been called
             self.budgets.end(budgets, tokens=tokens, calls=errand.attempts, money=money)
         return replace(answer, notes=(*notes, *answer.notes))
+
+    def drain(self) -> None:
+        """Calls that have been sent are waited for, and landed; no other is sent: whoever asks, or waits, gets NotBegun."""
+        self._drained.set()
+        for desk in self._desks.values():
+            desk.replicas.look_again()
 
     def status(self) -> tuple[Status, ...]:
         now = self._clock()

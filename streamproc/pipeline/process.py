@@ -78,6 +78,7 @@ class Process:
 
     async def drain(self) -> None:
         """Finish what is under way, land it, give everything back. Whoever is cancelled meanwhile leaves at once."""
+        self._has.models.drain()
         await asyncio.gather(*(service.drain() for service in self.services.values()))
         await asyncio.wait(self._running)
 

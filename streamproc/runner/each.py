@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamproc.errors import Fatal, LeftOut, NotYet, Retryable
+from streamproc.errors import Fatal, LeftOut, NotBegun, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
 from streamproc.runner.slots import Slot
@@ -172,6 +172,8 @@ class EachWay:
             r.answer(given, answer, "done" if isinstance(answer, Entry) else answer.outcome)
         except NotYet as e:
             self._wait(given, e, since)
+        except NotBegun:
+            return  # we are to stop: the next owner finds the input where it is
         except Fatal:
             raise
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a handler may raise: see Runner.rejection

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamproc import messages
-from streamproc.errors import Fatal, LeftOut, NotYet
+from streamproc.errors import Fatal, LeftOut, NotBegun, NotYet
 from streamproc.messages import Outcome, Record, Source
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.lanes import Heads, Lane
@@ -253,6 +253,8 @@ class FoldWay:
             self._emit(lane, heads, row, standing, records, state, outcome)
         except NotYet as e:
             self._not_yet(lane, heads, row, standing, e, since)
+        except NotBegun:
+            lane.stopped = True  # we are to stop: the next owner finds the row where it is
         except LeftOut as e:
             records, state = self._otherwise(row, standing, "skipped", e.reason)
             self._emit(lane, heads, row, standing, records, state, "skipped")

@@ -8,6 +8,8 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,35 @@ def test_services_that_are_up_take_what_is_added_and_end_when_idle(match: Path) 
     assert streamproc("sources", "remove", "m") == Code.DONE
     assert streamproc("sources", "list", "--json") == Code.DONE
     assert streamproc("sources", "remove", "n") == Code.USAGE
+
+
+def test_told_to_stop_in_an_outage_it_does_not_wait_for_its_end(match: Path) -> None:
+    asked: list[int] = []
+
+    def out(_colours: frozenset[str]) -> int:
+        asked.append(503)
+        return 503
+
+    with scripted(out) as server:
+        Path("streamproc.toml").write_text(
+            f'[endpoints.m]\ncard = "openai-compatible"\nurls = ["{server.url}"]\nserved_name = "scripted"\n'
+        )
+        command = ("run", match, *LABELS, "--only", "detect", "--model", "detect=m", "--out", "out")
+        process = started(*command)
+        wait_until(lambda: len(asked) > 3)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == Code.INTERRUPTED
+        assert b"once more leaves at once" in told
+        assert b"not all calls ended" not in told  # as it would be said at the deadline of a drain
+        server.says = lambda _colours: '{"events": []}'
+        assert run(*command[1:]) == Code.DONE
+    answers = [json.loads(line) for line in Path("out/match/detections.jsonl").read_text().splitlines()]
+    assert [answer["outcome"] for answer in answers] == ["done"] * 15
+
+
+def wait_until(true: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)

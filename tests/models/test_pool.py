@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamproc.errors import Misconfigured, SingledOut, Throttled, Unreachable
+from streamproc.errors import Misconfigured, NotBegun, SingledOut, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Budgets, Limits, OverBudget, Quota
 from streamproc.models.call import Answer, Call, Heard
@@ -514,3 +514,43 @@ def test_a_caller_who_goes_away_as_it_gets_the_trial_leaves_it_to_the_next() -> 
         return replicas.all[0].circuit.state
 
     assert virtually(main) == "trying"
+
+
+# a drain ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [raises(Unreachable("a", "refused", remedy="")), raises(ServerFailed("m")), raises(QuotaSpent("m"))]
+)
+def test_once_it_drains_nobody_waits_out_an_outage(wrong: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> tuple[list[Any], float]:
+        loop, replica = asyncio.get_running_loop(), Simulated()
+        replica.wrong = wrong
+        pool = a_pool(replica)
+        waiting = [asyncio.create_task(pool.ask("m", CALL, stream=f"s{i}")) for i in range(40)]
+        await asyncio.sleep(60)
+        assert not any(task.done() for task in waiting)
+        pool.drain()
+        began = loop.time()
+        ended = await asyncio.gather(*waiting, pool.ask("m", CALL, stream="another"), return_exceptions=True)
+        return ended, loop.time() - began
+
+    ended, seconds = virtually(main)
+    assert [type(e) for e in ended] == [NotBegun] * 41
+    assert seconds < 0.1  # of virtual time
+
+
+def test_what_has_been_sent_is_waited_for_while_it_drains_and_nothing_more_is_sent() -> None:
+    async def main() -> tuple[list[Any], int, int]:
+        replica = Simulated(slots=8, knee=8, seconds=5.0)
+        pool = a_pool(replica)
+        calls = [asyncio.create_task(pool.ask("m", CALL, stream=f"s{i}")) for i in range(40)]
+        await asyncio.sleep(1)
+        sent = len(replica.asked)
+        pool.drain()
+        return await asyncio.gather(*calls, return_exceptions=True), sent, len(replica.asked)
+
+    ended, sent, in_all = virtually(main)
+    assert 0 < sent == in_all < 40
+    assert sum(isinstance(e, Answer) for e in ended) == sent
+    assert sum(isinstance(e, NotBegun) for e in ended) == 40 - sent

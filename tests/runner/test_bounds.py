@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from streamproc.errors import NotYet, Retryable
+from streamproc.errors import NotBegun, NotYet, Retryable
 from streamproc.messages import Detection, Window
 from streamproc.runner import Backoff, Bounds
 from streamproc.stage import Each, Look
@@ -224,6 +224,39 @@ async def test_a_drain_waits_for_calls_and_not_for_the_end_of_an_outage() -> Non
     async with rig.running("detect.a", stage):
         await rig.until(lambda: len(rig.said("detections")) == 20)
     assert set(asked.values()) == {1}, "a call under way is waited for as ever"
+
+
+@told
+async def test_a_drain_leaves_a_call_that_was_not_begun_to_the_next_owner() -> None:
+    asked: Counter[int] = Counter()
+
+    class Ask(Each):
+        """As a pool does it: two calls have been sent when it is told to stop, the others wait for a place."""
+
+        reads, writes = ("windows",), ("detections",)
+        places, drained = 2, asyncio.Event()
+
+        async def handle(self, record: Window, look: Look) -> Detection:
+            if record.index >= self.places:
+                await self.drained.wait()
+                raise NotBegun("we are to stop")
+            asked[record.index] += 1
+            await asyncio.sleep(2.0)
+            return Detection.of(record, events=())
+
+    rig, loop, stage = Rig.of(), asyncio.get_running_loop(), Ask()
+    rig.windows(rig.source("m", "detect.a", count=500), *range(20))
+    async with rig.running("detect.a", stage):
+        await asyncio.sleep(1.0)
+        began = loop.time()
+        stage.drained.set()
+    assert 1.0 <= loop.time() - began < 2.0, "what has been sent is waited for, and nothing else"
+    assert {index for _, index in rig.said("detections")} == {0, 1}
+    stage.places = 20
+    async with rig.running("detect.a", stage):
+        await rig.until(lambda: len(rig.said("detections")) == 20)
+    assert set(asked.values()) == {1}
+    assert not rig.dead("windows")
 
 
 @told

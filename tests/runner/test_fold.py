@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from streamproc.errors import NotBegun
 from streamproc.messages import Detection, Event, Life, Record, Source
 from streamproc.stage import Fold, Look, Row
 from tests.runner.rig import Rig, told
@@ -139,3 +140,25 @@ async def test_a_service_that_is_not_named_for_a_while_skips_that_while() -> Non
     async with rig.running("dedup", Collect("detect.a")):
         await rig.until(lambda: any(r.ended for r in rig.records("events")))
     assert rows(rig) == [f"{i}:detect.a=done" for i in (0, 1, 4, 5)]
+
+
+@told
+async def test_a_row_whose_call_was_not_begun_before_a_drain_is_folded_by_the_next_owner() -> None:
+    class Asks(Collect):
+        stops = True
+
+        async def fold(self, row: Row, state: Any, look: Look) -> tuple[Sequence[Record], Any]:
+            if row.index == 1 and self.stops:
+                raise NotBegun("we are to stop")
+            return await super().fold(row, state, look)
+
+    rig, stage = Rig.of(), Asks("detect.a")
+    source = rig.source("m", "detect.a", "dedup", count=3)
+    detections(rig, source, "detect.a", 0, 1, 2, 3)
+    async with rig.running("dedup", stage):
+        await rig.until(lambda: len(rows(rig)) == 1)
+    stage.stops = False
+    async with rig.running("dedup", stage):
+        await rig.until(lambda: len(rows(rig)) == 3)
+    assert rows(rig) == [f"{i}:detect.a=done" for i in range(3)]
+    assert not rig.dead("detections")

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from streamproc import errors
-from streamproc.errors import Expired, Fatal, NotYet, Rejected, Retryable, StreamprocError, Unreachable
+from streamproc.errors import Expired, Fatal, NotBegun, NotYet, Rejected, Retryable, StreamprocError, Unreachable
 
-SIGNALS = {Expired, NotYet}
-"""Neither failure of an input nor of the process: the reader goes on, the record waits."""
+SIGNALS = {Expired, NotYet, NotBegun}
+"""Neither failure of an input nor of the process: the reader goes on, the record waits, or is left to whoever is next."""
 
 
 def every_error(root: type[StreamprocError] = StreamprocError) -> list[type[StreamprocError]]:
