@@ -13,6 +13,7 @@ from streamproc import messages
 from streamproc.errors import Misconfigured
 
 BYTES = "bytes."
+STATE = "state."
 DLQ = ".dlq"
 """What failed for good stands under the topic's name with this behind it."""
 
@@ -51,7 +52,7 @@ class Topic:
 def state_topic(service: str) -> Topic:
     """The changelog of a service's keyed state, where the bus keeps state in a topic."""
     return Topic(
-        name=f"state.{service}",
+        name=STATE + service,
         about=f"Keyed state of {service}",
         record=None,
         content_type="application/octet-stream",
@@ -94,8 +95,8 @@ def deployment() -> list[Topic]:
 
 def topic(name: str) -> Topic:
     """A topic by name; `NAME.dlq`, `state.SERVICE` and `bytes.NAME` (bare bytes, for stages of one's own) too."""
-    if name.startswith("state."):
-        return state_topic(name.removeprefix("state."))
+    if name.startswith(STATE):
+        return state_topic(name.removeprefix(STATE))
     if name.startswith(BYTES) and not name.endswith(DLQ):
         return bytes_topic(name)
     if name.endswith(DLQ):

@@ -177,5 +177,12 @@ class Bus(Protocol):
     async def progress(self, service: str) -> dict[tuple[str, int], int]:
         """(topic, partition) → first offset not done; for lag and status: it may tell of a landing a moment late."""
 
+    async def services(self) -> list[str]:
+        """Those whose progress and state is kept, whether anybody works in them or not; by name."""
+
+    async def forget(self, service: str) -> None:
+        """A service that will not come back: its progress and state go, and retention holds nothing for it any more. One
+        of this name that joins later begins from the beginning. Misconfigured while somebody works in it."""
+
     async def trim(self) -> None:
         """Apply retention and compaction now, where the bus does that itself (a broker does it on its own)."""

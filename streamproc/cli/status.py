@@ -113,11 +113,16 @@ async def look(bus: Bus, told: Settings | None = None) -> Status:
         return Status([], [], [])
     async with followed(bus) as progress:
         speaking = {name for source in sources.values() for name in progress.services(source)}
+        kept = set(await bus.services())
         reads = _reads(sources.values(), speaking)
+        for name in [n for n in reads if n not in kept and _through(n, sources.values(), progress)]:
+            del reads[name]  # it has done its part and was forgotten
+        reads |= {name: set() for name in kept - reads.keys()}
         services = await asyncio.gather(*(_service(bus, name, reads[name], there) for name in sorted(reads)))
         streams = [_stream(source, progress) for _, source in sorted(sources.items())]
+        waits = [*_waits(services, streams, sources), *await _left(bus, services, streams)]
     endpoints = await _endpoints(told, sources) if told else []
-    return Status(list(services), streams, _waits(services, streams, sources), endpoints)
+    return Status(list(services), streams, waits, endpoints)
 
 
 async def _endpoints(told: Settings, sources: Mapping[str, Source]) -> list[Endpoint]:
@@ -191,6 +196,33 @@ def _waits(services: Iterable[Service], streams: Iterable[Stream], sources: dict
                 f"{stream.stream}: {r} waits for {w}, and nobody works in it" for r in waiting for w in sorted(writers)
             ]
     return said
+
+
+def _through(service: str, sources: Iterable[Source], progress: Progress) -> bool:
+    """It has spoken, and no stream names it that it is not through with."""
+    named = [s for s in sources if service in s.services or service in progress.services(s)]
+    return bool(named) and all(progress.complete(s, [service]) for s in named if s.state != "removed")
+
+
+async def _left(bus: Bus, services: Iterable[Service], streams: Iterable[Stream]) -> list[str]:
+    """Those for whom records are kept that they have not read, though no stream is left for them to look at."""
+    open_ = {a.service for s in streams if s.state != "removed" for a in s.accounts if not a.complete}
+    idle = [s for s in services if s.lag and not s.members and s.service not in open_]
+    return [
+        f"{s.service} has records to read and no stream to look at; if it will not come back: streamproc forget {s.service}"
+        for s in idle
+        if await _any_unread(bus, s.service)
+    ]
+
+
+async def _any_unread(bus: Bus, service: str) -> bool:
+    """The ends of a log do not tell: Kafka's markers stand behind the last record."""
+    for (name, partition), base in (await bus.progress(service)).items():
+        span = await bus.span(name, partition)
+        at = max(base, span.begin)
+        if at < span.end and await bus.read(name, partition, at, max_records=1, max_bytes=1):
+            return True
+    return False
 
 
 # showing ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run,
 from streamproc.cli.records import Wanted, as_json, for_people, records, without_pictures
 from streamproc.cli.times import parse
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.topics import Topic, all_topics, deployment, partition_of, topic
+from streamproc.topics import STATE, Topic, all_topics, deployment, partition_of, topic
 
 if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
@@ -68,7 +68,7 @@ def list_(bus: BusOption = None, json: JsonOption = False) -> None:
         async with opened(told) as log:
             there = await log.topics()
             known = {t.name: t for t in deployment()}
-            known |= {name: topic(name) for name in sorted(there) if name.startswith("state.")}
+            known |= {name: topic(name) for name in sorted(there) if name.startswith(STATE)}
             return [await _summary(log, t, there.get(t.name)) for t in known.values()]
 
     found = run(work())

@@ -398,6 +398,19 @@ class MemoryBus:
             for topic, offset in ledger.progress.items()
         }
 
+    async def services(self) -> list[str]:
+        await self.breath(self.log.read_s)
+        return sorted(self.log.groups)
+
+    async def forget(self, service: str) -> None:
+        if working := await self.members(service):
+            raise Misconfigured(f"{service} is at work ({', '.join(working)}): end it first")
+        self.log.groups.pop(service, None)
+        for (of, _), ledger in self.log.ledgers.items():
+            if of == service:  # its epoch stays and grows: a zombie must not pass for its successor
+                ledger.epoch += 1
+                ledger.serial, ledger.state, ledger.progress = 0, {}, {}
+
     async def trim(self) -> None:
         await self.breath(self.log.read_s)
         self.log.trim()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from streamproc.bus.contract import Landing, Lease
-from streamproc.errors import Fenced, StreamprocError
+from streamproc.errors import Fenced, Misconfigured, StreamprocError
 from tests.bus.at_work import (
     ALL,
     MANY,
@@ -416,3 +416,30 @@ async def test_a_landing_that_is_cancelled_has_happened_whole_or_not_at_all(bus_
             await lease.land(landing(lease, last))
             for topic in ("out", "out2"):
                 await shows(bus, topic, [b"cut", b"last"] if happened else [b"last"], p)
+
+
+# forgetting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_service_that_is_forgotten_begins_from_the_beginning_and_another_is_left_alone(
+    bus_world: World,
+) -> None:
+    bus = await opened(bus_world)
+    for service in ("svc", "svc.other"):
+        async with joined(bus, service) as member:
+            lease = await member.of(0)
+            await lease.land(landing(lease, state={"k": b"v"}, progress={"in": 2}))
+            assert service in await bus.services()
+            with pytest.raises(Misconfigured, match=f"{service} is at work"):
+                await bus.forget(service)
+    await bus.forget("svc")
+    assert await bus.services() == ["svc.other"]
+    await has_done(bus, {}, "svc")
+    await has_done(bus, {("in", 0): 2}, "svc.other")
+    await bus.forget("svc")  # a second time it is as good
+    async with joined(bus, "svc") as member:
+        lease = await member.of(0)
+        assert (lease.serial, dict(lease.state), dict(lease.progress)) == (0, {}, {})
+        assert [s.value for s in await fetched(lease, 1)] == [b"0"]
+        await lease.land(landing(lease, numbered("out", 1), progress={"in": 1}))
+    assert await bus.services() == ["svc", "svc.other"]

@@ -245,12 +245,23 @@ class Embedded:
         )
         return {(topic.removeprefix(prefix), p): base for topic, p, base in rows}
 
+    async def services(self) -> list[str]:
+        prefix = self.catalog.prefix
+        names = await self.reader.call(roster.services)
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
     async def forget(self, service: str) -> None:
-        """A service that will never come back: its progress and state go, and retention no longer holds for it."""
         name = self.catalog.prefix + service
-        if working := await self.members(service):
+
+        def forget(tx: Tx) -> list[str]:  # looked at under the gate: who joins does so before or after
+            seen = roster.load(tx.db, name)
+            working = [m.name for m in seen.members if self.presence.standing(m.process) == "alive"]
+            if not working:
+                roster.forget(tx.db, name)
+            return working
+
+        if working := await self.writer.do(Plain(forget)):
             raise Misconfigured(f"{service} is at work ({', '.join(working)}): end it first")
-        await self.writer.do(Plain(lambda tx: roster.forget(tx.db, name)))
 
     # for the other rooms --------------------------------------------------------------------------------------------
 

@@ -103,6 +103,10 @@ def end(db: sqlite3.Connection, process: int) -> None:
     db.execute("DELETE FROM process WHERE id = ?", (process,))
 
 
+def services(db: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in db.execute("SELECT DISTINCT service FROM lease ORDER BY service").fetchall()]
+
+
 def forget(db: sqlite3.Connection, service: str) -> None:
     for table in ("state", "progress"):
         db.execute(f"DELETE FROM {table} WHERE lease IN (SELECT id FROM lease WHERE service = ?)", (service,))

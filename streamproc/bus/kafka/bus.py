@@ -24,7 +24,7 @@ from streamproc.bus.kafka.security import KafkaSecurity
 from streamproc.bus.kafka.tables import KafkaTable, Tables
 from streamproc.bus.kafka.transactions import Transactions
 from streamproc.errors import Expired, Misconfigured, Rejected, Unreachable, UnseenEnd
-from streamproc.topics import Topic, state_topic, topic
+from streamproc.topics import STATE, Topic, state_topic, topic
 from streamproc.wire import Entry, Stored
 
 log = logging.getLogger(__name__)
@@ -285,6 +285,29 @@ class Kafka:
             for place, offset in found.items()
             if (name := self.names.ours(place.topic)) is not None
         }
+
+    async def services(self) -> list[str]:
+        return sorted(name.removeprefix(STATE) for name in await self.topics() if name.startswith(STATE))
+
+    async def forget(self, service: str) -> None:
+        state = state_topic(service).name
+        if working := await self.members(service):
+            raise Misconfigured(f"{service} is at work ({', '.join(working)}): end it first")
+        # Offsets first: with them and without state a service would know that it has lost its state, and refuse to work.
+        group = self.names.group(service)
+        with at(f"consumer group {group}"):
+            await self.client.delete_group(group)
+        self._there.discard(state)
+        if state in await self.topics():
+            await catalog.delete(self.bootstrap, self._options, self.names.topic(state))
+            await self._gone(state)
+
+    async def _gone(self, name: str) -> None:
+        """Every broker hears of a deletion a moment later."""
+        with at(f"topic {name}"):
+            async with asyncio.timeout(REQUEST_S):
+                while name in await self.topics():  # noqa: ASYNC110  # the broker is asked
+                    await asyncio.sleep(0.02)
 
     async def trim(self) -> None:
         """A broker applies retention and compaction by itself."""

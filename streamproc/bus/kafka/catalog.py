@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import errors
@@ -69,25 +70,38 @@ async def create(
     replication: int,
 ) -> None:
     """Make them. One that somebody else has just made is as good."""
+    new = [
+        NewTopic(
+            names.topic(topic.name), partitions, replication, topic_configs=settings(topic, replication=replication)
+        )
+        for topic in topics
+    ]
+    async with _admin(bootstrap, options) as admin:
+        response = await admin.create_topics(new, timeout_ms=30_000)
+        for name, code, text in response.topic_errors:
+            error = errors.for_code(code)
+            if error not in (errors.NoError, errors.TopicAlreadyExistsError):
+                raise mapped(error(text or ""), f"topic {name}")
+
+
+async def delete(bootstrap: str, options: Mapping[str, Any], name: str) -> None:
+    """With all that is in it. One that is gone already is as good."""
+    async with _admin(bootstrap, options) as admin:
+        response = await admin.delete_topics([name], timeout_ms=30_000)
+        for _, code, *_ in response.topic_error_codes:
+            error = errors.for_code(code)
+            if error not in (errors.NoError, errors.UnknownTopicOrPartitionError):
+                raise mapped(error(), f"topic {name}")
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str, options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **options)
     opening = unhurried(admin.start())
     with at(f"broker {bootstrap}"):
         try:
             await asyncio.shield(opening)
-            new = [
-                NewTopic(
-                    names.topic(topic.name),
-                    partitions,
-                    replication,
-                    topic_configs=settings(topic, replication=replication),
-                )
-                for topic in topics
-            ]
-            response = await admin.create_topics(new, timeout_ms=30_000)
-            for name, code, text in response.topic_errors:
-                error = errors.for_code(code)
-                if error not in (errors.NoError, errors.TopicAlreadyExistsError):
-                    raise mapped(error(text or ""), f"topic {name}")
+            yield admin
         finally:
             await asyncio.wait([opening])
             await admin.close()

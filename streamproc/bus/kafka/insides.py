@@ -26,7 +26,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.producer import sender
-from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -290,6 +290,18 @@ class Client:
             }
 
         return await self.persist(once)
+
+    async def delete_group(self, group: str) -> None:
+        """Its committed offsets go. NonEmptyGroup while somebody is in it; one that is not there is as good as deleted."""
+
+        async def once() -> None:
+            node = await self.inner.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await self.inner.send(node, DeleteGroupsRequest([group]))
+            ((_, code),) = response.results
+            if (error := errors.for_code(code)) not in (errors.NoError, errors.GroupIdNotFound):
+                raise error(group)
+
+        await self.persist(once)
 
 
 class Group(GroupCoordinator):  # type: ignore[misc]  # aiokafka is not typed
