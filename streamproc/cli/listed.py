@@ -92,7 +92,7 @@ class Listed:
     async def wanted(self) -> Wanted:
         """As a new one."""
         from streamproc.task import load
-        from streamproc.video.footage import Keep
+        from streamproc.video.keep import Keep
 
         if self.uri is None:
             raise Misconfigured(f"stream '{self.stream}' is not there so far: it needs a uri")

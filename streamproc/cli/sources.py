@@ -56,7 +56,9 @@ def add(
     footage: Annotated[
         str | None,
         typer.Option(
-            "--footage", metavar="DIR", help="Of a feed: record it there, FOLDER?hours=48&bytes=2e10, to see it again."
+            "--footage",
+            metavar="PLACE",
+            help="Of a feed: record it there, to see it again: FOLDER?hours=48&bytes=2e10, or s3://bucket/prefix?hours=48.",
         ),
     ] = None,
     bus: BusOption = None,
@@ -84,7 +86,7 @@ def add(
 
 
 def _kept(footage: str | None) -> str | None:
-    from streamproc.video.footage import Keep
+    from streamproc.video.keep import Keep
 
     if footage is not None:
         Keep.parse(footage)

@@ -30,7 +30,7 @@ from streamproc.pipeline import streams
 from streamproc.pipeline.progress import followed
 from streamproc.topics import deployment
 from streamproc.video import address
-from streamproc.video.footage import Keep
+from streamproc.video.keep import Keep
 from streamproc.wire import Entry, Stored
 
 Verdict = Literal["ok", "note", "failed", "unreachable"]
@@ -196,7 +196,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 def _paths(source: Source) -> list[Path]:
     """Where its pictures lie on a disk, if they do."""
     if source.live:
-        return [Keep.parse(source.footage).of(source).folder] if source.footage else []
+        keep = Keep.parse(source.footage).of(source) if source.footage else None
+        return [keep.folder] if keep and not keep.bucket else []
     halves = address.halves(source.uri) if source.uri.startswith(address.STACK) else (source.uri,)
     plain = (half.removeprefix("file://") for half in halves)
     return [Path(half).expanduser() for half in plain if not _SCHEME.match(half)]

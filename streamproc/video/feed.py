@@ -21,7 +21,7 @@ from streamproc.errors import Misconfigured
 from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Rate
 from streamproc.video.container import Clock, Limits, Opened, opened
-from streamproc.video.footage import Keep
+from streamproc.video.keep import Keep
 from streamproc.video.needed import Needed
 from streamproc.video.picture import Painter
 from streamproc.video.recorder import Recorder

@@ -21,7 +21,7 @@ from streamproc.video.address import Address
 from streamproc.video.container import Limits
 from streamproc.video.decode import Step, made, whole
 from streamproc.video.feed import Dropped, ReadFeed
-from streamproc.video.footage import Keep
+from streamproc.video.keep import Keep
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import Cut, Picture
 from streamproc.video.workers import Workers

@@ -1,7 +1,6 @@
 """Footage: where the pictures of a stream can be fetched again, at any rate. Files are their own; feeds are recorded.
 
-A recording is a folder of segments, each a fragmented MP4 named for the stream time at which it begins, in µs. Writing them
-is `recorder`'s, single pictures of a file `pick`'s.
+What a recording is stands in `keep`; writing it is `recorder`'s, single pictures of a file are `pick`'s.
 """
 
 from __future__ import annotations
@@ -9,21 +8,22 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import parse_qs, quote
 
 from av.video.frame import VideoFrame
 
-from streamproc.errors import Misconfigured, Rejected
+from streamproc.errors import Rejected
 from streamproc.messages import Frame, Source
 from streamproc.video import address, sampling
 from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Every
 from streamproc.video.clip import Clip, Clipped
 from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.keep import Keep, Recording, Segment
 from streamproc.video.pick import UNREACHABLE, Files, Reach
 from streamproc.video.picture import Look, Painter
 from streamproc.video.plan import plan
@@ -32,7 +32,6 @@ from streamproc.video.workers import Workers
 
 log = logging.getLogger(__name__)
 
-HOURS = 24.0
 NEAR_S = Fraction(1, 1000)
 """Times of frames are told in whole ms: a frame so much before the time asked for is the one that is meant."""
 HOLE_S = Fraction(2)
@@ -40,62 +39,16 @@ HOLE_S = Fraction(2)
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Where a feed is recorded, and how much of it stays: `FOLDER`, `FOLDER?hours=48&bytes=20000000000`."""
-
-    folder: Path
-    hours: float = HOURS
-    size_bytes: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Keep:
-        place, _, rest = text.partition("?")
-        if "://" in place and not place.startswith("file://"):
-            raise Misconfigured(
-                f"footage '{address.redact(text)}': it is a folder; nothing else is there to write to yet"
-            )
-        told = {name: values[-1] for name, values in parse_qs(rest, keep_blank_values=True).items()}
-        try:
-            hours, size = float(told.pop("hours", HOURS)), told.pop("bytes", None)
-            kept = cls(Path(place.removeprefix("file://")), hours, None if size is None else int(float(size)))
-        except ValueError as e:
-            raise Misconfigured(f"footage '{text}': {e}") from None
-        if told or kept.hours <= 0 or (kept.size_bytes is not None and kept.size_bytes <= 0):
-            raise Misconfigured(f"footage '{text}': behind the '?' stand hours and bytes, both above 0")
-        return kept
-
-    def of(self, source: Source) -> Keep:
-        """The stream's own folder."""
-        return Keep(self.folder / quote(source.stream, safe="") / str(source.generation), self.hours, self.size_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    path: Path
-    start_s: Fraction
-
-
-def segments(folder: Path) -> list[Segment]:
-    """In the order of time."""
-    found = [Segment(path, Fraction(int(path.stem), 10**6)) for path in folder.glob("*.mp4") if path.stem.isdecimal()]
-    return sorted(found, key=lambda segment: segment.start_s)
-
-
-def segment_name(start_s: Fraction) -> str:
-    return f"{round(start_s * 10**6):016}.mp4"
-
-
-@dataclass(frozen=True, slots=True)
 class PickTimes:
     """Job: the first frame at or after each of these times, out of a recording. Answer: a list; what is not there is left out."""
 
-    folder: Path
+    keep: Keep
     limits: Limits
     times_s: tuple[Fraction, ...]
     look: Look
 
     def run(self) -> Iterator[list[Frame]]:
-        there, todo = segments(self.folder), sorted(set(self.times_s))
+        there, todo = Recording(self.keep).segments(), sorted(set(self.times_s))
         starts = [segment.start_s for segment in there]
         found: dict[int, Frame] = {}
         while todo:
@@ -120,7 +73,7 @@ class PickTimes:
 
     def _pick(self, segment: Segment, times_s: Sequence[Fraction], found: dict[int, Frame]) -> list[Fraction]:
         """What the segment has; times behind its end come back."""
-        with opened(address.parse(segment.path), self.limits) as video:
+        with Recording(self.keep).at_hand(segment) as path, opened(address.parse(path), self.limits) as video:
             painter = Painter(self.look, video.stream.sample_aspect_ratio)
             table = sampling.index(video)
             if not table.regular:
@@ -148,14 +101,15 @@ class PickTimes:
 class Extents:
     """Job: from when to when a recording goes. Answer: Reach, or None where there is none."""
 
-    folder: Path
+    keep: Keep
     limits: Limits
 
     def run(self) -> Iterator[Reach | None]:
-        there = segments(self.folder)
+        recording = Recording(self.keep)
+        there = recording.segments()
         for last in reversed(there):
             try:
-                with opened(address.parse(last.path), self.limits) as video:
+                with recording.at_hand(last) as path, opened(address.parse(path), self.limits) as video:
                     table = sampling.index(video)
             except Rejected:  # it has just been begun
                 continue
@@ -169,34 +123,36 @@ class Extents:
 class ClipRecording:
     """Job: the same as Clip, of a recording. Where nothing was recorded for a while the picture before stands."""
 
-    folder: Path
+    keep: Keep
     limits: Limits
     from_s: Fraction
     until_s: Fraction
     path: Path
 
     def run(self) -> Iterator[Clipped]:
-        there = segments(self.folder)
+        recording = Recording(self.keep)
+        there = recording.segments()
         starts = [segment.start_s for segment in there]
         first, last = max(0, bisect_right(starts, self.from_s) - 1), bisect_left(starts, self.until_s)
         if not there[first:last]:
             raise Rejected(UNREACHABLE)
         begin_s = starts[first]
-        with TemporaryDirectory() as folder:
-            joined = Path(folder) / "segments"
-            joined.write_text("".join(_listed(segment, there, i) for i, segment in enumerate(there[first:last], first)))
-            whole = Address(str(joined), str(self.folder), "file", format="concat", options={"safe": "0"})
+        with ExitStack() as stack:
+            joined = Path(stack.enter_context(TemporaryDirectory())) / "segments"
+            paths = [stack.enter_context(recording.at_hand(segment)) for segment in there[first:last]]
+            joined.write_text("".join(_listed(path, there, i) for i, path in enumerate(paths, first)))
+            whole = Address(str(joined), str(self.keep.folder), "file", format="concat", options={"safe": "0"})
             clip = Clip(whole, self.limits, self.from_s - begin_s, self.until_s - begin_s, self.path)
             for clipped in clip.run():
                 yield replace(clipped, begin_s=clipped.begin_s + begin_s, end_s=clipped.end_s + begin_s)
 
 
-def _listed(segment: Segment, there: Sequence[Segment], i: int) -> str:
+def _listed(path: Path, there: Sequence[Segment], i: int) -> str:
     """For FFmpeg's concat: how long a segment is must be said, or the next begins where its last packet ends."""
-    quoted = str(segment.path.absolute()).replace("'", "'\\''")
+    quoted = str(path.absolute()).replace("'", "'\\''")
     if i + 1 == len(there):
         return f"file 'file:{quoted}'\n"
-    return f"file 'file:{quoted}'\nduration {float(there[i + 1].start_s - segment.start_s):.6f}\n"
+    return f"file 'file:{quoted}'\nduration {float(there[i + 1].start_s - there[i].start_s):.6f}\n"
 
 
 class Footage:
@@ -211,7 +167,7 @@ class Footage:
     async def reach(self, source: Source) -> Reach:
         if not source.live:
             return await self._files.reach(source)
-        found: Reach | None = await self._workers.one(Extents(self._folder(source), self._limits))
+        found: Reach | None = await self._workers.one(Extents(self._keep(source), self._limits))
         if found is None:
             raise Rejected(UNREACHABLE)
         return found
@@ -225,7 +181,7 @@ class Footage:
         if not source.live:
             return await self._files.timed(source, times_s, longest=longest)
         times = tuple(Fraction(t).limit_denominator(10**6) for t in times_s)
-        job = PickTimes(self._folder(source), self._limits, times, Look(longest))
+        job = PickTimes(self._keep(source), self._limits, times, Look(longest))
         found: list[Frame] = await self._workers.one(job)
         if times and not found:
             raise Rejected(UNREACHABLE)
@@ -243,13 +199,13 @@ class Footage:
         """A stretch as a file: of a file itself, or of the recording, whichever segments it lies in."""
         begin, until = (Fraction(t).limit_denominator(10**6) for t in (from_s, until_s))
         if source.live:
-            job: Clip | ClipRecording = ClipRecording(self._folder(source), self._limits, begin, until, path)
+            job: Clip | ClipRecording = ClipRecording(self._keep(source), self._limits, begin, until, path)
         else:
             job = Clip(address.parse(source.uri, secrets=self._secrets), self._limits, begin, until, path)
         clipped: Clipped = await self._workers.one(job)
         return clipped
 
-    def _folder(self, source: Source) -> Path:
+    def _keep(self, source: Source) -> Keep:
         if source.footage is None:
             raise Rejected(UNREACHABLE)  # nobody recorded it
-        return Keep.parse(source.footage).of(source).folder
+        return Keep.parse(source.footage).of(source)

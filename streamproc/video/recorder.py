@@ -1,5 +1,6 @@
 """A feed's packets, written as they come: no picture is coded anew. Segments begin at key frames; what one holds is on disk
-a second later, so a process that is killed leaves a file that can be read to there.
+a second later, so a process that is killed leaves a file that can be read to there. Of a recording in an object store the
+folder is the spool, and `sending` takes it from there.
 
 A disk that is full stops the recording, not the feed; it is tried again with the next segment.
 """
@@ -19,7 +20,8 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from streamproc.video.footage import Keep, Segment, segment_name, segments
+from streamproc.video.keep import Keep, Segment, segment_name, segments
+from streamproc.video.sending import Sending
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Recorder:
         self._start_s = self._offset_s = Fraction(0)
         self._first = self._last_dts = 0
         self._failed = False
+        self._sending = Sending(keep) if keep.bucket else None
 
     def packet(self, packet: Packet[VideoStream], offset_s: Fraction | None) -> None:
         """`offset_s`: from the connection's time to the stream's; None as long as that is not known."""
@@ -55,14 +58,22 @@ class Recorder:
             self._abandon()
 
     def close(self) -> None:
+        self._end()
+        if self._sending:
+            self._sending.close()
+
+    def _end(self) -> None:
+        """Of a segment."""
         out, self._out = self._out, None
         if out is not None:
             out.close()
+            if self._sending:
+                self._sending.add(Path(out.name))
 
     def _packet(self, packet: Packet[VideoStream], pts: int, offset_s: Fraction) -> None:
         time_s = pts * self._base + offset_s
         if self._out is not None and abs(offset_s - self._offset_s) > APART_S:
-            self.close()
+            self._end()
         if packet.is_keyframe and (self._out is None or time_s - self._start_s >= self._segment_s) and time_s >= 0:
             self._begin(pts, time_s, offset_s)
         dts = pts if packet.dts is None else packet.dts
@@ -82,7 +93,7 @@ class Recorder:
         return self._stream.time_base
 
     def _begin(self, pts: int, time_s: Fraction, offset_s: Fraction) -> None:
-        self.close()
+        self._end()
         folder = self._keep.folder
         folder.mkdir(parents=True, exist_ok=True)
         self._trim(segments(folder))
@@ -112,3 +123,5 @@ class Recorder:
             out.close()
         if self._to is None:  # nothing can be in it
             Path(out.name).unlink(missing_ok=True)
+        elif self._sending:
+            self._sending.add(Path(out.name))

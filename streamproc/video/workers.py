@@ -21,8 +21,8 @@ from streamproc.video.worker import HEAD
 
 MEMORY = 4 * 2**30
 """Address space of one worker; a picture of 8K takes a fiftieth."""
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""numpy starts threads for what no worker does, and their stacks count as memory."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1"}
+"""numpy, and the client of object stores, start threads for what no worker does, and their stacks count as memory."""
 
 
 class Lost(Retryable):

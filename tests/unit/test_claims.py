@@ -7,19 +7,18 @@ import hashlib
 import json
 import os
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import obstore.exceptions
 import pytest
-from moto.server import ThreadedMotoServer
 from msgspec.structs import replace
 
 from streamproc.bus.claims import Bucket, Claims, Folder, Store, open_store
 from streamproc.errors import Misconfigured, Rejected, TooLarge, Unparseable, Unreachable
 from streamproc.topics import topic
 from streamproc.wire import Entry, Stored, decode
+from tests.s3 import environment, make_bucket, serving
 from tests.topics import golden
 
 WINDOW = next(g for g in golden.everything() if g.name == "windows.done.msgpack")
@@ -41,21 +40,13 @@ class Clock:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """The address of an S3 server on this machine."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture
 def aws(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }.items():
+    for name, value in environment(s3).items():
         monkeypatch.setenv(name, value)
     return s3
 
@@ -66,7 +57,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return Folder(tmp_path / "claims")
     address = request.getfixturevalue("aws")
     bucket = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    urllib.request.urlopen(urllib.request.Request(f"{address}/{bucket}", method="PUT"), timeout=10).close()
+    make_bucket(address, bucket)
     return Bucket(f"s3://{bucket}/claims")
 
 

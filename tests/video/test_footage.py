@@ -20,7 +20,8 @@ from streamproc.messages import Source
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
 from streamproc.video.container import Limits, opened
-from streamproc.video.footage import Footage, Keep, segments
+from streamproc.video.footage import Footage
+from streamproc.video.keep import Keep, segments
 from streamproc.video.picture import Look, Painter, digest
 from streamproc.video.recorder import Recorder
 from streamproc.video.workers import Workers
