@@ -17,7 +17,7 @@ from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Quota, until_midnight_s
 from streamproc.models.call import Call, Heard
-from streamproc.models.failures import QuotaSpent
+from streamproc.models.failures import Garbled, QuotaSpent
 from streamproc.models.limiter import STARTS_AT
 from streamproc.models.replicas import Asked, Replica, Replicas
 
@@ -90,7 +90,7 @@ class Desk:
         try:
             heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data)
             outcome = "done"
-        except Rejected as e:
+        except (Rejected, Garbled) as e:
             outcome = type(e).__name__
             self._alive(replica, began)  # an answer, if not the one that was hoped for
             raise
@@ -152,12 +152,16 @@ class Desk:
             now,
             started=began,
             why=str(e),
-            at_once=isinstance(e, Throttled | Unreachable),
+            at_once=isinstance(e, Unreachable) or (isinstance(e, Throttled) and not self._one_too_many(replica, e)),
             wait_s=e.retry_after_s if isinstance(e, Throttled) else None,
         ):
             if not isinstance(e, Throttled):
                 self._out(replica, str(e))
             self._opened(replica)
+
+    def _one_too_many(self, replica: Replica, e: Throttled) -> bool:
+        """One was refused while others have their places, and nothing was said of a rest: fewer at a time will do."""
+        return e.retry_after_s is None and not isinstance(e, QuotaSpent) and replica.limiter.in_flight > 1
 
     def _out(self, replica: Replica, why: str) -> None:
         """Told once an outage: its calls wait, and nobody else would say what for. A 429 is none."""

@@ -5,6 +5,9 @@ up stays where it brings throughput, a step down where it costs none; steps grow
 rarely while they keep failing. So it stops at the corner beyond which calls only wait for each other, whether that is the
 server's slots, its batch or its memory. A 429, or the server's own count of waiting calls, moves it at once.
 
+A 429 also tells where the ceiling is: as many as had their places when one more was refused. It is remembered, come near
+to and kept, and what lies beyond is tried again after rests that double for as long as it is refused.
+
 No clock here: times come with what happens.
 """
 
@@ -18,6 +21,13 @@ STEP: Final = 1.08
 
 WORTH: Final = 0.12
 """A step up must bring an eighth of what it would bring to an idle server; a step down may cost no more than that."""
+
+LEAST_OF_BURST: Final = 0.7
+"""What is left at the least after a burst of 429s: it may have been about something else, and the way back is long."""
+
+REST_S: Final = 10.0
+LONGEST_REST_S: Final = 80.0
+"""Between two looks beyond a ceiling, the shortest and the longest."""
 
 STARTS_AT: Final = 4
 MOST: Final = 4096
@@ -46,7 +56,9 @@ class Limiter:
         self.latency_s: float | None = None
         self._least_s = math.inf
         self._settles_until: float | None = None
-        self._throttled_at = -math.inf
+        self._throttled_at, self._floor = -math.inf, 1.0
+        """The last burst of 429s, and what it may not go below."""
+        self._ceiling, self._ceiling_until, self._ceiling_rest_s = math.inf, -math.inf, REST_S
         # What the phase has seen so far; nothing counts until calls have settled at the new number.
         self._began: float | None = None
         self._done = 0
@@ -93,12 +105,16 @@ class Limiter:
     def throttled(self, now: float) -> None:
         """A 429. Those that were under way already are one and the same; one on a call that was alone is about a quota,
         and nothing that fewer at a time would help."""
-        if self.in_flight <= 1 or now - self._throttled_at < 2 * (self.latency_s or 0.5):
+        if self.in_flight <= 1:
             return
-        self._throttled_at = now
-        if self._phase == "up":
-            self._rest["up"] = min(64, self._rest["up"] * 4)
-        self._holds, self._rate = max(1.0, self._holds * 0.7), None
+        if now - self._throttled_at >= 2 * (self.latency_s or 0.5):
+            self._throttled_at, self._floor = now, max(1.0, self._holds * LEAST_OF_BURST)
+            again = self._phase == "up" and self._tried > self._ceiling
+            self._ceiling_rest_s = min(LONGEST_REST_S, self._ceiling_rest_s * 2) if again else REST_S
+            self._ceiling_until = now + self._ceiling_rest_s
+        # All but this one have their places, as far as is known: those refused with it are still to be heard of.
+        self._holds = self._ceiling = max(self._floor, min(self._holds, self.in_flight - 1.0))
+        self._rate, self._reach["up"] = None, 1
         self._go("hold", now)
 
     # measuring ----------------------------------------------------------------------------------------------------------
@@ -181,7 +197,9 @@ class Limiter:
     def _try(self, way: Literal["up", "down"], now: float) -> None:
         factor = STEP ** (self._reach[way] * (2 if self._searching else 1))
         if way == "up":
-            self._tried = min(self._most, max(self._holds * factor, self._holds + 1))
+            below = self._holds < self._ceiling or now < self._ceiling_until
+            most = min(self._most, self._ceiling) if below else self._most
+            self._tried = min(most, max(self._holds * factor, self._holds + 1))
         else:
             self._tried = max(1.0, min(self._holds / factor, self._holds - 1))
         self._held = 0
@@ -193,6 +211,8 @@ class Limiter:
 
     def _try_up(self, rate: float, now: float) -> None:
         assert self._rate is not None
+        if self._tried > self._ceiling:
+            self._ceiling, self._ceiling_rest_s = math.inf, REST_S  # nobody was refused
         brings = math.log(rate / self._rate) / math.log(self._tried / self._holds)
         self._took("up", rate, now, clearly=brings > 0.4) if brings > WORTH else self._failed("up", now)
 

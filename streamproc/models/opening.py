@@ -13,7 +13,7 @@ from streamproc.models.desk import Model
 from streamproc.models.endpoint import endpoints
 from streamproc.models.limiter import STARTS_AT
 
-BATCHING_STARTS_AT = 32
+BATCHING_STARTS_AT = 64
 """Calls that a batching server is given at once before anything is known of it: it takes hundreds, and finding that out
 from a few costs a dozen round trips of what may be seconds each. Where it is too many the limiter is down again as soon."""
 

@@ -177,6 +177,27 @@ def replicas() -> Iterator[tuple[str, float, float | None, bool | None]]:
         yield judged(f"pool: one of three {what}: throughput of the rest after 5 s", median(shares), 0.97, least=True)
 
 
+def refusing() -> Iterator[tuple[str, float, float | None, bool | None]]:
+    """A server that has no line before its slots, but a 429: of what its slots could do, from 30 s on."""
+    for what, slots, seconds, starts_at, rest_s in (
+        ("8 slots", 8, 0.25, 4, None),
+        ("8 slots, slow calls, a crowd at the start", 8, 1.0, 64, None),
+        ("8 slots and a Retry-After", 8, 1.0, 4, 1.0),
+        ("40 slots", 40, 0.25, 64, None),
+    ):
+        shares = list[float]()
+        for seed in range(1, ROUNDS + 1):
+            replica = Simulated(slots=slots, knee=1000, seconds=seconds, seed=seed)
+            replica.refusal = Throttled("429", retry_after_s=rest_s)
+
+            async def main(replica: Simulated = replica, starts_at: int = starts_at) -> Sequence[float]:
+                return await busy(a_pool(replica, starts_at=starts_at), callers=64, until=150)
+
+            shares.append(rate(virtually(main), 30, 150))
+        ideal = best(tuple(sorted({"slots": slots, "knee": 1000, "seconds": seconds}.items())))[0]
+        yield judged(f"pool: 429 beyond {what}: throughput of the ideal", median(shares) / ideal, 0.9, least=True)
+
+
 def outage() -> Iterator[tuple[str, float, float | None, bool | None]]:
     """Down for ten minutes, then 429 for five, under sixty-four callers."""
 
@@ -219,4 +240,5 @@ def run() -> Iterator[tuple[str, float, float | None, bool | None]]:
     random.seed(1)
     yield from limiter()
     yield from replicas()
+    yield from refusing()
     yield from outage()

@@ -31,6 +31,8 @@ class Simulated:
         self.url = url
         self.server = Server(**({"slots": 16, "knee": 16, "seconds": 0.25} | server))
         self.wrong: Callable[[Call], Coroutine[Any, Any, None]] | None = None
+        self.refusal: Throttled | None = None
+        """Instead of a line before its slots."""
         self.asked: list[tuple[float, Call, bool]] = []
         self.forgotten = 0
 
@@ -44,6 +46,9 @@ class Simulated:
             async with asyncio.timeout(deadline_s):
                 if self.wrong is not None:
                     await self.wrong(call)
+                if self.refusal is not None and self.server.served >= self.server.slots:
+                    await asyncio.sleep(0.005)
+                    raise self.refusal
                 await self.server.serve()
         except TimeoutError as e:
             raise Overdue("no answer in time") from e
@@ -59,7 +64,8 @@ def raises(error: Exception) -> Callable[[Call], Coroutine[Any, Any, None]]:
 
 
 def a_pool(*replicas: Simulated, records: list[Record] | None = None, **more: Any) -> Pool:
-    model = Model(name="m", endpoints=[(r, 1.0) for r in replicas], quota=more.pop("quota", None))
+    starts_at = more.pop("starts_at", 4)
+    model = Model(name="m", endpoints=[(r, 1.0) for r in replicas], quota=more.pop("quota", None), starts_at=starts_at)
     return Pool(
         [model, *more.pop("others", ())],
         rng=random.Random(1),
@@ -514,6 +520,45 @@ def test_a_caller_who_goes_away_as_it_gets_the_trial_leaves_it_to_the_next() -> 
         return replicas.all[0].circuit.state
 
     assert virtually(main) == "trying"
+
+
+# 429 ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("starts_at", [4, 64])
+@pytest.mark.parametrize("rest_s", [None, 1.0])
+def test_a_server_that_refuses_who_has_no_slot_is_kept_busy_and_rarely_asked_for_more(
+    starts_at: int, rest_s: float | None
+) -> None:
+    async def main() -> tuple[Sequence[float], Simulated]:
+        replica = Simulated(slots=8, knee=1000, seconds=0.25)
+        replica.refusal = Throttled("429", retry_after_s=rest_s)
+        pool = a_pool(replica, starts_at=starts_at)
+        return await busy(pool, callers=64, until=180), replica
+
+    came, replica = virtually(main)
+    ideal = 8 / 0.25 / 1.03  # the mean of how the simulated server's calls spread
+    assert rate(came, 60, 180) >= 0.9 * ideal
+    asked = sum(60 <= at < 180 for at, _, _ in replica.asked)
+    assert asked - sum(60 <= at < 180 for at in came) < 20
+
+
+def test_a_server_that_grew_behind_its_429s_is_found_out() -> None:
+    async def main() -> Sequence[float]:
+        replica = Simulated(slots=8, knee=1000, seconds=0.25)
+        replica.refusal = Throttled("429")
+        pool = a_pool(replica)
+
+        async def grow() -> None:
+            await asyncio.sleep(300)
+            replica.server.slots = 24
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(grow())
+            task = group.create_task(busy(pool, callers=64, until=600))
+        return task.result()
+
+    assert rate(virtually(main), 500, 600) >= 0.9 * 24 / 0.25 / 1.03
 
 
 # a drain ------------------------------------------------------------------------------------------------------------
