@@ -15,8 +15,12 @@ from streamproc.video.windows import Cut
 
 SHORT_S = 4
 """Only to have work for all workers no file is cut into slices shorter than that: each opens it anew."""
-ROUNDS = 2
-"""Slices for each worker, of a short file: so that none waits for long at its end."""
+ROUNDS = 4
+"""At most so many slices for each worker, of a short file: whichever number lets them end together."""
+OPENING = 4
+"""What opening a file costs, in packets that are decoded instead."""
+NEAR = 1.03
+"""More slices are better where they cost no more than this: the first comes sooner, and a worker that is slow takes fewer."""
 SLACK = 0.25
 """A slice may be so much shorter or longer than the others, to end where a GOP does."""
 UNCUT = 1.5
@@ -45,11 +49,31 @@ class Cuts:
     def slices(self, first: int, until: int, *, slice_s: float, workers: int) -> tuple[tuple[Slice, ...], bool]:
         """Of windows [first, until), none longer than `slice_s`. True: there is but one, however long, for cutting it
         would cost too much."""
-        slices = tuple(self._slice(a, b) for a, b in self._bounds(first, until, slice_s, workers))
-        cost = sum(stretch.last - stretch.first + 1 for each in slices for stretch in each.stretches)
-        if cost > UNCUT * len(self.table.pts):
+        if first >= until:
+            return (), False
+        counts = self._counts(first, until, slice_s, workers)
+        cuttings = [self._cuttings(first, until, count, slice_s) for count in counts]
+        ends = [_busy(each, workers) for each in cuttings]
+        slices = next(each for each, end in zip(cuttings, ends, strict=True) if end <= NEAR * min(ends))
+        if sum(map(_packets, slices)) > UNCUT * len(self.table.pts):
             return (self._slice(first, until),), True
         return slices, False
+
+    def _counts(self, first: int, until: int, slice_s: float, workers: int) -> Iterator[int]:
+        """How many slices there might be, the most first; a long file ends in a round of all workers."""
+        least = ceil((until - first) / self._windows(slice_s))
+        if least > ROUNDS * workers:
+            yield least + -least % workers
+            return
+        most = max(least, min(ROUNDS * workers, (until - first) // self._windows(SHORT_S)))
+        yield most
+        yield from (count for count in range(most - most % workers, least - 1, -workers) if 0 < count < most)
+
+    def _windows(self, length_s: float) -> int:
+        return max(1, int(Fraction(length_s) / self.cut.sampling.step_s))
+
+    def _cuttings(self, first: int, until: int, count: int, slice_s: float) -> tuple[Slice, ...]:
+        return tuple(self._slice(a, b) for a, b in self._bounds(first, until, count, self._windows(slice_s)))
 
     def _slice(self, first: int, until: int) -> Slice:
         here = self._samples(first, until)
@@ -61,11 +85,8 @@ class Cuts:
         low = bisect_left(self.found, a, key=lambda one: one[1].k)
         return self.found[low : bisect_left(self.found, b, lo=low, key=lambda one: one[1].k)]
 
-    def _bounds(self, first: int, until: int, slice_s: float, workers: int) -> Iterator[tuple[int, int]]:
+    def _bounds(self, first: int, until: int, left: int, most: int) -> Iterator[tuple[int, int]]:
         """Windows of one slice after the other; at least one window each."""
-        most, least = (max(1, int(Fraction(s) / self.cut.sampling.step_s)) for s in (slice_s, SHORT_S))
-        left, shared = ceil((until - first) / most), min(ROUNDS * workers, (until - first) // least)
-        left = shared if left <= shared else left + -left % workers
         while first < until:
             left = max(left, ceil((until - first) / most))
             end = self._near(first, (until - first) / left, most) if left > 1 else until
@@ -81,3 +102,16 @@ class Cuts:
         """Packets that would be decoded on both sides of a cut before this window."""
         before, behind = self._samples(at - 1, at), self._samples(at, at + 1)
         return max(0, before[-1][0] - begin(self.table, behind[0][0]) + 1) if before and behind else 0
+
+
+def _packets(each: Slice) -> int:
+    return sum(stretch.last - stretch.first + 1 for stretch in each.stretches)
+
+
+def _busy(slices: Sequence[Slice], workers: int) -> int:
+    """When the last worker ends, each taking the next slice when it has none: in packets, of which a picture costs another."""
+    ends = [0] * workers
+    for each in slices:
+        ends[0] += OPENING + _packets(each) + len(each.chosen)
+        ends.sort()
+    return ends[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,8 +51,17 @@ APART = Sampling(Rate(Fraction(1)), Fraction(2), Fraction(2))
 
 def test_a_minute_is_shared_by_all_workers() -> None:
     slices, at_once = sliced(60, 50, APART, workers=2)
-    assert sorted(each.until - each.begin for each in slices) == [7, 7, 8, 8]
+    assert [each.until - each.begin for each in slices] == [5] * 6
     assert not at_once
+
+
+@pytest.mark.parametrize("gop", [50, 150, 250, 375])
+def test_workers_end_together_wherever_gops_end(gop: int) -> None:
+    """Slices of a quarter each would end in mid-GOP, and one worker would work twice as long as the other."""
+    slices, _ = sliced(60, gop, APART, workers=2)
+    whole, first = packets(slices), [packets((each,)) for each in slices]
+    assert whole <= 60 * 25, "and nothing is decoded twice"
+    assert max(sum(first[::2]), sum(first[1::2])) <= 1.05 * whole / 2
 
 
 def test_a_file_of_seconds_is_not_cut_to_pieces_for_many_workers() -> None:
