@@ -161,12 +161,13 @@ async def _process(told: Settings, wishes: Wishes, *, dry_run: bool, detach: boo
 async def _made(wishes: Wishes, bus: Bus, progress: Progress, archive: Archive) -> list[Replay]:
     """Every one of them, or none."""
     from streamproc.pipeline import replay, streams
+    from streamproc.pipeline.replay_range import Lives, Wish
 
     there, made = await streams.newest(bus), []
     for stream in wishes.streams:
         old = replay.known(stream, there)
         name = replay.check_name(stream, wishes.name)
-        wish = replay.Wish(
+        wish = Wish(
             stream=stream,
             name=name,
             at=wishes.at,
@@ -176,14 +177,14 @@ async def _made(wishes: Wishes, bus: Bus, progress: Progress, archive: Archive) 
             task=wishes.task_of,
             changed=wishes.changed,
         )
-        lives = replay.Lives(await streams.revisions(bus, stream, old.generation), there.get(name))
+        lives = Lives(await streams.revisions(bus, stream, old.generation), there.get(name))
         made.append(await replay.made(archive, progress, lives, wish))
     return made
 
 
 async def _ms(time: Time | None, source: Source, archive: Archive) -> int | None:
     """In stream time; of feeds, and of what was made of them, by the wall clock."""
-    from streamproc.pipeline.replay import in_stream_ms
+    from streamproc.pipeline.replay_range import in_stream_ms
 
     if time is None:
         return None

@@ -45,7 +45,7 @@ class Part:
 
 
 PARTS: dict[str, Part] = {
-    DECODE: Part(Decode, lambda _plan, has: Replay(Decode(has.workers), has.archive)),
+    DECODE: Part(Decode, lambda _plan, has: Replay(Decode(has.workers), has.archive, has.footage)),
     "context": Part(Contextualiser, lambda plan, has: Contextualiser(plan.model or "", has.models)),
     "caption": Part(Captioner, lambda plan, has: Captioner(plan.model or "", has.models)),
     "detect": Part(Detect, lambda plan, has: Detect(plan.model or "", has.models)),

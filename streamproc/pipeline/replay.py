@@ -4,35 +4,31 @@ A replay has a life, numbers and revisions of its own: number 0 is the first of 
 it is complete in itself, and nothing of months before it has to be accounted for. Times are the original's. What stands
 before the point it begins at is as it was: those sections of the task too, and what services said there is theirs.
 
-Windows and footage are `stages.replay`'s, results that are said again `replay_said`'s; how many there are left, and
+The range is `replay_range`'s, windows and footage are `stages.replay`'s, results that are said again `replay_said`'s; how many there are left, and
 what they will cost, `replay_forecast`'s.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from fractions import Fraction
 from typing import Final
 
 from msgspec.structs import replace
 
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.messages import Context, Grid, Record, Source
-from streamproc.pipeline import streams
+from streamproc.pipeline import replay_range, streams
 from streamproc.pipeline.parts import DECODE, PARTS, Plan, check_fed, plan_of, planned
 from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.replay_range import WINDOWS, Lives, Wish
 from streamproc.pipeline.streams import Wanted
-from streamproc.stages.options import Stretches
 from streamproc.stages.replay import FOOTAGE, Original, is_replay
 from streamproc.task import Task
 from streamproc.topics import topic
-from streamproc.video.recipe import grid_of
 
-WINDOWS: Final = "windows"
 POINTS: Final = (WINDOWS, "captions", "detections", "incidents", "events", "descriptions", FOOTAGE)
 PICTURES: Final = (WINDOWS, FOOTAGE)
 """Points at which nothing has been said so far."""
@@ -41,22 +37,6 @@ ROOTS: Final = ("dedup", "locate")
 FOR_EVER_MS: Final = 1 << 62
 SHIFTED: Final = "@"
 """Stands before the name of a replay."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What somebody asks for. Times are in stream time already; `asked` is how they were said."""
-
-    stream: str
-    name: str
-    at: str
-    begin_ms: int | None
-    until_ms: int | None
-    asked: str
-    task: Callable[[Source], Task]
-    """What to look for now, given what was looked for then."""
-    changed: Sequence[str] = ()
-    """Sections of the task that are spoken of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,25 +107,28 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     task = _as_it_was(task, old, wish, {p.stage for p in redoes}, has_contexts=bool(contexts))
     if wish.at in PICTURES:
         check_fed(planned(task))
-    begin, until = _numbers(lives, progress, said or (DECODE,), wish)
+    begin, until = replay_range.numbers(lives, progress, said or (DECODE,), wish)
     if (ours := _same(before, old, wish)) is not None:
         begin, until = ours.begin, ours.until  # it goes on as it began, though the original has come further since
-    pieces = _pieces(lives, begin, until, task, wish)
-    end_ms = _end_ms(lives, progress, said or (DECODE,), until)
+    pieces = replay_range.pieces(lives, begin, until, task, wish)
+    end_ms = replay_range.end_ms(lives, progress, said or (DECODE,), until)
     to_the_end = any(progress.of(old, s).count == until for s in (DECODE, *said))
     told_ms = (lives.starts_ms(begin), FOR_EVER_MS if to_the_end else end_ms)  # at its end a stream tells what was open
     results, ranges = await _results(archive, old, said, (begin, until), told_ms)
-    offset, expired = await _left(archive, old, (begin, until), lives) if wish.at == WINDOWS else (0, 0)
+    offset, expired = await replay_range.left(archive, lives, (begin, until)) if wish.at == WINDOWS else (0, 0)
+    if wish.at == FOOTAGE:
+        await asyncio.to_thread(replay_range.check_recorded, lives, _footage_of(old), begin, until)
     original = Original(
         stream=old.stream,
         generation=old.generation,
         at=wish.at,
-        ranges=ours.ranges if ours else ranges | {DECODE: _shifted(pieces, begin, until, end_ms, wish)},
+        ranges=ours.ranges if ours else ranges | {DECODE: replay_range.shifted(pieces, begin, until, end_ms, wish)},
         said=said,
         end_ms=ours.end_ms if ours else end_ms,
         offset=ours.offset if ours else offset,
         asked=wish.asked,
         footage_of=_footage_of(old),
+        began_ms=ours.began_ms if ours else await _began_ms(archive, old),
     )
     sources = _revisions(wish, original, pieces, [*map(plan_of, said or (DECODE,)), *redoes], old, before)
     is_known = before is not None and before.state != "removed"
@@ -167,24 +150,6 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     )
 
 
-class Lives:
-    """The life of a stream that is replayed, and whatever has the name already."""
-
-    def __init__(self, revisions: Sequence[Source], taken: Source | None) -> None:
-        self.revisions, self.taken, self.newest = revisions, taken, revisions[-1]
-        self.warnings: list[str] = []
-
-    def in_force(self, index: int) -> Source:
-        return max((s for s in self.revisions if s.from_index <= index), key=lambda s: s.revision)
-
-    def starts_ms(self, index: int) -> int:
-        return self.in_force(index).grid.starts_ms(index)
-
-    def number(self, ms: int, until: int) -> int:
-        """The first of all below `until` that begins then or later."""
-        return bisect_left(range(until), ms, key=self.starts_ms)
-
-
 def _said(old: Source, redoes: Sequence[Plan], at: str) -> tuple[str, ...]:
     """Services of the original that speak again: of all that is read and not written anew."""
     if at == WINDOWS and DECODE not in old.services:
@@ -204,53 +169,6 @@ def _said(old: Source, redoes: Sequence[Plan], at: str) -> tuple[str, ...]:
     return tuple(s for s, writes in speaks.items() if writes & needed)
 
 
-def _footage_of(old: Source) -> tuple[str, int, bool]:
-    if is_replay(old.uri):
-        return Original.parse(old.uri).footage_of
-    return old.stream, old.generation, old.live
-
-
-# the range ----------------------------------------------------------------------------------------------------------
-
-
-def _numbers(lives: Lives, progress: Progress, services: Sequence[str], wish: Wish) -> tuple[int, int]:
-    """Windows that begin in the range asked for, as far as all that is said again has come."""
-    old = lives.newest
-    front = min((_front(progress, old, s) for s in services if _by_windows(s)), default=None)
-    if front is None:
-        front = _front(progress, old, DECODE)
-    if not front:
-        raise Misconfigured(f"'{wish.stream}' has nothing to replay at {wish.at} so far")
-    begin = 0 if wish.begin_ms is None else lives.number(wish.begin_ms, front)
-    until = front if wish.until_ms is None else lives.number(wish.until_ms, front)
-    first_s, last_s = lives.starts_ms(0) / 1000, lives.starts_ms(front) / 1000
-    if begin >= until:
-        raise Misconfigured(f"no window of '{wish.stream}' begins in {wish.asked}; it has {first_s:g} to {last_s:g} s")
-    if wish.until_ms is not None and wish.until_ms > lives.starts_ms(front):
-        lives.warnings.append(f"{wish.stream} has come to {last_s:g} s so far; that is where its replay ends")
-    return begin, until
-
-
-def _by_windows(service: str) -> bool:
-    """What it has accounted for is told by numbers of windows."""
-    return service == DECODE or not {WINDOWS, "captions", "detections"}.isdisjoint(
-        PARTS[service.partition(".")[0]].kind.reads
-    )
-
-
-def _front(progress: Progress, source: Source, service: str) -> int:
-    account = progress.of(source, service)
-    base = account.numbers.base()
-    return base if account.count is None else min(base, account.count)
-
-
-def _end_ms(lives: Lives, progress: Progress, services: Sequence[str], until: int) -> int:
-    """To its very end where the range goes so far: the last window accounts for what is left."""
-    accounts = [progress.of(lives.newest, s) for s in (DECODE, *services)]
-    whole = [a.front_ms for a in accounts if a.count == until]
-    return max([lives.starts_ms(until), *whole])
-
-
 def _same(before: Source | None, old: Source, wish: Wish) -> Original | None:
     """The name is that of this very replay."""
     if before is None or before.state == "removed" or not is_replay(before.uri):
@@ -260,38 +178,14 @@ def _same(before: Source | None, old: Source, wish: Wish) -> Original | None:
     return told if same else None
 
 
-async def in_stream_ms(archive: Archive, source: Source, wall: datetime) -> int:
-    """A moment by the wall clock, in the time of a feed, or of what was made of one."""
-    told: Record | None = (await archive.first_window(source.stream, source.generation))[0]
-    for name in () if told else ("detections", "captions", "events", "incidents"):
-        there = await archive.results(name, source.stream, source.generation)
-        told = told or next((r for r in there if r.utc is not None), None)
-    if told is None or told.utc is None:
-        raise Misconfigured(f"'{source.stream}' knows no wall-clock time; say seconds, or 12:34, from its beginning")
-    zero_ms = datetime.fromisoformat(told.utc).timestamp() * 1000 - told.start_ms
-    return round(wall.timestamp() * 1000 - zero_ms)
+async def _began_ms(archive: Archive, old: Source) -> int | None:
+    return await replay_range.began_ms(archive, old) if _footage_of(old)[2] else None
 
 
-async def _left(archive: Archive, old: Source, numbers: tuple[int, int], lives: Lives) -> tuple[int, int]:
-    """Where in their topic to begin to read, and how many have expired."""
-    begin, until = numbers
-    first, offset = await archive.first_window(old.stream, old.generation)
-    if first is None or first.index >= until:
-        left = lives.newest
-        where = "" if left.live or is_replay(left.uri) else f"; the file can be decoded again: --at {FOOTAGE}"
-        raise Misconfigured(
-            f"the windows of '{old.stream}' from {lives.starts_ms(begin) / 1000:g} s on have expired{where}"
-        )
-    expired = max(0, first.index - begin)
-    if expired:
-        lives.warnings.append(
-            f"{expired} of {until - begin} windows have expired and will be skipped"
-            + ("" if old.live else f"; --at {FOOTAGE} decodes the file again instead")
-        )
-    if first.utc is not None and first.index < begin:
-        zero_ms = datetime.fromisoformat(first.utc).timestamp() * 1000 - first.start_ms
-        offset = max(offset, await archive.offset_at(old.stream, round(zero_ms + lives.starts_ms(begin))))
-    return offset, expired
+def _footage_of(old: Source) -> tuple[str, int, bool]:
+    if is_replay(old.uri):
+        return Original.parse(old.uri).footage_of
+    return old.stream, old.generation, old.live
 
 
 # the task -----------------------------------------------------------------------------------------------------------
@@ -317,71 +211,6 @@ def _as_it_was(task: Task, old: Source, wish: Wish, redone: set[str], *, has_con
                 f"'{name}' stands before {wish.at}, and is said again as it was; {earlier} does it anew"
             )
     return task.model_copy(update=kept)
-
-
-def _pieces(lives: Lives, begin: int, until: int, task: Task, wish: Wish) -> list[tuple[int, Grid, Task]]:
-    """From which number of ours on which grid and task hold: another piece where the original's grid or sampling changed."""
-    pieces: list[tuple[int, Grid, Task]] = []
-    starts = sorted({begin, *(s.from_index for s in lives.revisions if begin < s.from_index < until)})
-    for start in starts:
-        was = lives.in_force(start)
-        grid = _moved(was, begin)
-        own = task
-        if wish.at == FOOTAGE:
-            grid = _anew(task, was, grid)
-        else:
-            own = task.model_copy(update={"sampling": Task.model_validate(was.task).sampling})
-        if not pieces or (pieces[-1][1].step, pieces[-1][2].sampling) != (grid.step, own.sampling):
-            pieces.append((start - begin, grid, own))
-    if wish.at == FOOTAGE and len(pieces) > 1:
-        raise Misconfigured(
-            "the step changed within the range: footage is decoded again on one grid; ask for either part"
-        )
-    return pieces
-
-
-def _moved(was: Source, begin: int) -> Grid:
-    """The original's grid where ours begins at its number `begin`: the same times, and the same stretches of context."""
-    count = 1
-    every_s = Stretches.model_validate(was.task.get("context") or {}).every_s
-    if every_s:
-        count = max(1, round(Fraction(every_s) / Fraction(was.grid.step)))
-    first = was.grid.first - begin
-    if first < 0:
-        first %= count
-    origin = Fraction(was.grid.origin) + (begin + first - was.grid.first) * Fraction(was.grid.step)
-    return Grid(root=was.grid.root, origin=str(origin), step=was.grid.step, first=first)
-
-
-def _anew(task: Task, was: Source, moved: Grid) -> Grid:
-    """Of footage: another step begins where the range does."""
-    sampling = task.sampling.model_dump()
-    if (task.sampling.every is None) != ((was.task.get("sampling") or {}).get("every") is None):
-        raise Misconfigured("sampling: footage is looked at by fps, or by every, as it was")
-    if task.sampling.every is not None:
-        if task.sampling.every != was.task["sampling"]["every"]:
-            raise Misconfigured("sampling.every: frames are counted as they were; `streamproc run --again` begins anew")
-        return moved
-    step = grid_of(sampling).step
-    if Fraction(step) == Fraction(moved.step):
-        return moved
-    origin = Fraction(moved.origin) - moved.first * Fraction(moved.step)
-    return Grid(root=moved.root, origin=str(origin), step=step, first=0)
-
-
-def _shifted(
-    pieces: Sequence[tuple[int, Grid, Task]], begin: int, until: int, end_ms: int, wish: Wish
-) -> tuple[int, int]:
-    """[begin, until) in steps of ours: of footage on another grid they are others."""
-    if wish.at != FOOTAGE:
-        return begin, until
-    grid = pieces[0][1]
-    first_ms, count = grid.starts_ms(0), 0
-    step_ms = max(1, grid.starts_ms(1) - first_ms)
-    count = (end_ms - first_ms) // step_ms
-    while grid.starts_ms(count) < end_ms:
-        count += 1
-    return begin, begin + count
 
 
 # what it is made of -------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from streamproc.messages import Answer, Tokens
 from streamproc.models.card import Price
 from streamproc.pipeline.parts import DECODE, PARTS, Plan
-from streamproc.pipeline.replay import WINDOWS, Replay
+from streamproc.pipeline.replay import Replay
 from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.replay_range import WINDOWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

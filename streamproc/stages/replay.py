@@ -9,9 +9,11 @@ Sources that are no replays are the decoder's; who the original was and what may
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+import dataclasses
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -22,6 +24,10 @@ from msgspec.structs import replace
 from streamproc.errors import Rejected
 from streamproc.messages import Record, Source, Window
 from streamproc.stage import Follow, Pace
+from streamproc.video.pick import UNREACHABLE
+from streamproc.video.recipe import sampling_of
+from streamproc.video.recorded import Footage, again
+from streamproc.video.windows import UNREADABLE, Cut
 
 SCHEME = "replay:"
 EXPIRED = "expired"
@@ -29,6 +35,8 @@ FOOTAGE = "footage"
 ROOT = "decode"
 AHEAD = 256
 """Where a task does not say."""
+SLICE_S = 60
+"""Seconds of a recording that are decoded at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,8 @@ class Original:
     """The range as it was asked for."""
     footage_of: tuple[str, int, bool] = ("", 0, False)
     """Stream, generation and kind (a feed?) of whoever has pictures: the original, or where that came from."""
+    began_ms: int | None = None
+    """Of what comes from a feed: when its stream time was 0, by the wall clock."""
 
     @property
     def begin(self) -> int:
@@ -61,9 +71,20 @@ class Original:
         return self.ranges[ROOT][1]
 
     @property
+    def of_feed(self) -> bool:
+        """Its pictures are those that a feed brought."""
+        return self.footage_of[2]
+
+    def utc(self, at_ms: int) -> str | None:
+        """Wall-clock time of a stream time."""
+        if self.began_ms is None:
+            return None
+        return datetime.fromtimestamp((self.began_ms + at_ms) / 1000, UTC).isoformat(timespec="milliseconds")
+
+    @property
     def uri(self) -> str:
         stream, generation, live = self.footage_of
-        told = {
+        told: dict[str, str | int] = {
             "at": self.at,
             "generation": self.generation,
             "ranges": ",".join(f"{root}:{lo}-{hi}" for root, (lo, hi) in sorted(self.ranges.items())),
@@ -73,6 +94,8 @@ class Original:
             "asked": self.asked,
             "footage": f"{generation}:{int(live)}:{stream}",
         }
+        if self.began_ms is not None:
+            told["began_ms"] = self.began_ms
         return f"{SCHEME}{quote(self.stream, safe='')}?{urlencode(told, safe=',:')}"
 
     @classmethod
@@ -91,6 +114,7 @@ class Original:
                 offset=int(told["offset"]),
                 asked=told["asked"],
                 footage_of=(stream, int(generation), live == "1"),
+                began_ms=int(told["began_ms"]) if "began_ms" in told else None,
             )
         except (KeyError, ValueError) as e:
             raise Rejected(f"'{uri}' says no replay: {e}") from e
@@ -134,20 +158,22 @@ class Replay(Follow):
     Cursor: ClassVar[Any] = msgspec.Raw
     """Whoever has a stream knows what its cursor is."""
 
-    def __init__(self, decode: Follow, archive: Archive) -> None:
-        self._decode, self._archive = decode, archive
+    def __init__(self, decode: Follow, archive: Archive, footage: Footage) -> None:
+        """`footage` is of feeds; files are decoded."""
+        self._decode, self._archive, self._footage = decode, archive, footage
 
     def run(self, source: Source, cursor: msgspec.Raw | None, look: Pace) -> AsyncGenerator[Step]:
         if not is_replay(source.uri):
             return self._decoded(source, cursor, look)
         original = Original.parse(source.uri)
-        if original.at == FOOTAGE:
+        if original.at == FOOTAGE and not original.of_feed:
             return self._decoded_again(source, original, cursor, look)
-        return self._said_again(source, original, cursor, look)
+        return self._anew(source, original, cursor, look)
 
     def otherwise(self, source: Source, cursor: msgspec.Raw | None, reason: str) -> tuple[Sequence[Record], Any]:
         if is_replay(source.uri):
-            return self._decode.otherwise(source, None, reason) if cursor is None else ([], cursor)
+            with suppress(Rejected):  # an address that says nothing is as good as a file that is not there
+                return _lost(source, Original.parse(source.uri), cursor)
         return self._decode.otherwise(source, self._place(cursor), reason)
 
     def _place(self, cursor: msgspec.Raw | None) -> Any:
@@ -158,32 +184,53 @@ class Replay(Follow):
             async for step in steps:
                 yield step
 
-    # windows
+    # windows, and the footage of feeds
 
-    async def _said_again(
+    async def _anew(
         self, source: Source, original: Original, cursor: msgspec.Raw | None, look: Pace
     ) -> AsyncGenerator[Step]:
+        """From the cursor to the end, whoever has the pictures."""
         at = Place(0, original.offset) if cursor is None else msgspec.msgpack.decode(cursor, type=Place)
         if at.ended or source.state == "paused":
             return
-        whole = original.until - original.begin
         if source.state == "active":
-            async with aclosing(self._archive.windows(original, at.offset)) as parts:
-                async for found, behind in parts:
-                    async for records, place in self._portions(source, original, found, at, behind, look):
-                        yield records, place
-                        at = place
-            if at.index < whole:
-                yield list(_gaps(source, look, at.index, whole)), Place(whole, at.offset)
-                at = Place(whole, at.offset)
-        end_ms = original.end_ms if at.index == whole else source.grid.starts_ms(at.index)
+            steps = self._recorded if original.at == FOOTAGE else self._said_again
+            async with aclosing(steps(source, original, at, look)) as portions:
+                async for records, at in portions:
+                    yield records, at
         last = look.in_force(source.stream, source.generation, at.index) or source
-        ended = Window.of(last, index=at.index, start_ms=end_ms, end_ms=end_ms, count=at.index)
-        yield [ended], Place(at.index, at.offset, ended=True)
+        yield [_ended(last, original, at.index)], Place(at.index, at.offset, ended=True)
+
+    async def _said_again(
+        self, source: Source, original: Original, at: Place, look: Pace
+    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
+        whole = original.until - original.begin
+        async with aclosing(self._archive.windows(original, at.offset)) as parts:
+            async for found, behind in parts:
+                async for records, place in self._portions(source, original, found, at, behind, look):
+                    yield records, place
+                    at = place
+        if at.index < whole:
+            yield _gaps(source, original, look, at.index, whole), Place(whole, at.offset)
+
+    async def _recorded(
+        self, source: Source, original: Original, at: Place, look: Pace
+    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
+        """A feed's pictures of a stretch after the other, for as long as they fit into memory with ease."""
+        cut = Cut.on(source.grid, sampling_of(source.task.get("sampling") or {}, source.grid))
+        if original.began_ms is not None:
+            cut = dataclasses.replace(cut, began=datetime.fromtimestamp(original.began_ms / 1000, UTC))
+        whole, most = original.until - original.begin, max(1, int(SLICE_S / cut.sampling.step_s))
+        reach = await self._footage.reach(source)
+        for begin in range(at.index, whole, most):
+            records = await again(self._footage, source, cut, begin, min(begin + most, whole), reach=reach)
+            for part in _parts(source, records):
+                await look.room(source, part[-1].index, ahead=_ahead(source))
+                yield part, Place(part[-1].until, at.offset)
 
     async def _portions(
         self, source: Source, original: Original, found: Sequence[Window], at: Place, behind: int, look: Pace
-    ) -> AsyncGenerator[tuple[list[Window], Place]]:
+    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
         """What has been read, said again as the slowest reader has room for it. The original is read anew from where this
         began until all of it is said."""
         records, index = list[Window](), at.index
@@ -192,17 +239,14 @@ class Replay(Follow):
             lo, hi = max(lo, index), min(hi, original.until - original.begin)
             if window.ended or lo >= hi:
                 continue  # said already, by an owner that was torn; or none of ours
-            records += _gaps(source, look, index, lo)
+            records += _gaps(source, original, look, index, lo)
             records += _again(source, look, window, lo, hi, original.begin)
             index = hi
-        ahead = source.task.get("ahead") or AHEAD
-        size = max(1, ahead // 4)
-        for i in range(0, len(records), size):
-            part = records[i : i + size]
-            await look.room(source, part[-1].index, ahead=ahead)
-            yield part, Place(part[-1].until, behind if i + size >= len(records) else at.offset)
+        for part in _parts(source, records):
+            await look.room(source, part[-1].index, ahead=_ahead(source))
+            yield part, Place(part[-1].until, behind if part[-1] is records[-1] else at.offset)
 
-    # footage
+    # footage of files
 
     async def _decoded_again(
         self, source: Source, original: Original, cursor: msgspec.Raw | None, look: Pace
@@ -219,11 +263,19 @@ class Replay(Follow):
                     continue
                 here = [_within(source, r, whole) for r in records if r.index < whole and not r.ended]
                 index = min([whole, *(r.count for r in records if r.count is not None)])
-                end_ms = original.end_ms if index == whole else source.grid.starts_ms(index)
                 last = look.in_force(source.stream, source.generation, index) or source
-                ended = Window.of(last, index=index, start_ms=end_ms, end_ms=end_ms, count=index)
-                yield [*here, ended], replace(at, index=index, ended=True)
+                yield [*here, _ended(last, original, index)], replace(at, index=index, ended=True)
                 return
+
+
+def _ahead(source: Source) -> int:
+    return source.task.get("ahead") or AHEAD
+
+
+def _parts(source: Source, records: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    """Portions small enough that the slowest reader never waits for the rest of what was read."""
+    size = max(1, _ahead(source) // 4)
+    return (records[i : i + size] for i in range(0, len(records), size))
 
 
 class _OnFootage:
@@ -274,7 +326,36 @@ def _ours(here: Source, window: Window, lo: int, hi: int, start_ms: int, end_ms:
     )
 
 
-def _gaps(source: Source, look: Pace, lo: int, hi: int) -> list[Window]:
+def _ended(last: Source, original: Original, index: int) -> Window:
+    """The record behind the last number."""
+    end_ms = original.end_ms if index == original.until - original.begin else last.grid.starts_ms(index)
+    return Window.of(last, index=index, start_ms=end_ms, end_ms=end_ms, count=index, utc=original.utc(end_ms))
+
+
+class _Begun(Struct, frozen=True, array_like=True):
+    """What the cursors of all of them begin with."""
+
+    index: int
+
+
+def _lost(source: Source, original: Original, cursor: msgspec.Raw | None) -> tuple[Sequence[Record], Any]:
+    """Of a range whose pictures cannot be had the rest has failed, so that nobody takes it for complete."""
+    index = 0 if cursor is None else msgspec.msgpack.decode(cursor, type=_Begun).index
+    whole, start_ms = original.until - original.begin, source.grid.starts_ms(index)
+    lost = Window.of(
+        source,
+        index=index,
+        until_index=whole,
+        start_ms=start_ms,
+        end_ms=original.end_ms,
+        utc=original.utc(start_ms),
+        outcome="failed",
+        reason=UNREACHABLE if original.at == FOOTAGE else UNREADABLE,
+    )
+    return [*([lost] if index < whole else []), _ended(source, original, whole)], Place(whole, 0, ended=True)
+
+
+def _gaps(source: Source, original: Original, look: Pace, lo: int, hi: int) -> list[Window]:
     """What has expired."""
     return [
         Window.of(
@@ -283,6 +364,7 @@ def _gaps(source: Source, look: Pace, lo: int, hi: int) -> list[Window]:
             until_index=b,
             start_ms=here.grid.starts_ms(a),
             end_ms=here.grid.starts_ms(b),
+            utc=original.utc(here.grid.starts_ms(a)),
             outcome="skipped",
             reason=EXPIRED,
         )

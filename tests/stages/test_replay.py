@@ -6,14 +6,17 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import simplejpeg
 from msgspec.structs import replace
 
 from streamproc.errors import Misconfigured, Rejected
-from streamproc.messages import Frame, Grid, Window
+from streamproc.messages import Frame, Grid, Source, Window
 from streamproc.stages.decode import Decode
 from streamproc.stages.replay import Original, Replay
 from streamproc.video.lag import Lag, left_out
+from streamproc.video.pick import Reach
 from streamproc.video.workers import Workers
 from tests.stages.rig import READER, Reader, Rig, ended, in_order
 from tests.video.files import SLOW, Kind
@@ -67,12 +70,37 @@ class Kept:
             yield self.records[at:behind], behind
 
 
-async def replayed(path: Path, kept: Kept, of: Original, **options: Any) -> list[Window]:
+class Recording:
+    """Footage of a feed: a picture a time that is asked for, from then on where it begins, but where nothing was recorded."""
+
+    def __init__(self, begin_s: float = 0, *, hole: tuple[float, float] = (0, 0)) -> None:
+        self.begin_s, self.hole = begin_s, hole
+
+    async def reach(self, source: Source) -> Reach:
+        if self.begin_s < 0:
+            raise Rejected("footage-unreachable")
+        return Reach(self.begin_s, 1000, 25)
+
+    async def timed(self, source: Source, times_s: Sequence[float], *, longest: int | None) -> Sequence[Frame]:
+        lo, hi = self.hole
+        there = [t for t in times_s if t >= self.begin_s and not lo <= t < hi]
+        if not there:
+            raise Rejected("footage-unreachable")
+        return [Frame(t_ms=round(1000 * t) + 20, jpeg=PICTURE) for t in there]
+
+
+NOBODY = Recording(-1)
+PICTURE = simplejpeg.encode_jpeg(np.zeros((32, 64, 3), np.uint8))
+
+
+async def replayed(
+    path: Path, kept: Kept, of: Original, *, recording: Recording | None = None, **options: Any
+) -> list[Window]:
     grid = Grid(root="decode", origin=str(of.begin), step="1", first=0)
     async with (
         Workers(1) as workers,
         Rig.on(path / "b.db") as rig,
-        rig.running("decode", Replay(Decode(workers), kept)),
+        rig.running("decode", Replay(Decode(workers), kept, recording or NOBODY)),
     ):
         await rig.source(of.uri, grid=grid, **options)
         return in_order(await rig.until(ended))
@@ -124,10 +152,10 @@ async def test_a_restart_goes_on_where_the_last_landing_was(tmp_path: Path) -> N
     grid = Grid(root="decode", origin="0", step="1", first=0)
     paced = {"readers": {"windows": ("detect.none",)}, "task": {"ahead": 4}}
     async with Workers(1) as workers, Rig.on(tmp_path / "b.db") as rig:
-        async with rig.running("decode", Replay(Decode(workers), kept)):
+        async with rig.running("decode", Replay(Decode(workers), kept, NOBODY)):
             await rig.source(of.uri, grid=grid, **paced)
             await rig.until(lambda records: len(records) >= 8)
-        async with rig.running("decode", Replay(Decode(workers), kept)):
+        async with rig.running("decode", Replay(Decode(workers), kept, NOBODY)):
             found = in_order(await rig.until(ended))
     assert [w.index for w in found] == list(range(41))
 
@@ -138,7 +166,7 @@ async def test_a_replay_that_is_removed_ends_where_it_is(tmp_path: Path) -> None
     async with (
         Workers(1) as workers,
         Rig.on(tmp_path / "b.db") as rig,
-        rig.running("decode", Replay(Decode(workers), Kept([window(i) for i in range(5)]))),
+        rig.running("decode", Replay(Decode(workers), Kept([window(i) for i in range(5)]), NOBODY)),
     ):
         await rig.source(of.uri, grid=grid, state="paused")
         await rig.source(of.uri, grid=grid, state="removed", revision=1)
@@ -146,11 +174,48 @@ async def test_a_replay_that_is_removed_ends_where_it_is(tmp_path: Path) -> None
     assert [(w.index, w.count) for w in found] == [(0, 0)]
 
 
+# the footage of a feed
+
+
+def of_feed(begin: int, until: int) -> Original:
+    return original(begin, until, at="footage", footage_of=("was", 3, True), began_ms=1_700_000_000_000)
+
+
+async def test_a_recorded_feed_is_looked_at_again_at_another_rate_at_its_own_times(tmp_path: Path) -> None:
+    sampling = {"fps": "4", "window_s": "2", "step_s": "1"}
+    found = await replayed(tmp_path, Kept([]), of_feed(3, 6), recording=Recording(), sampling=sampling)
+    assert [(w.index, w.start_ms, w.end_ms) for w in found[:-1]] == [
+        (i, (i + 3) * 1000, (i + 5) * 1000) for i in range(3)
+    ]
+    assert [f.t_ms for f in found[0].frames] == [3020 + 250 * k for k in range(8)]
+    assert (found[0].width, found[0].height, found[0].utc) == (64, 32, "2023-11-14T22:13:23.000+00:00")
+    assert (found[-1].count, found[-1].start_ms, found[-1].utc) == (3, 6000, "2023-11-14T22:13:26.000+00:00")
+
+
+async def test_where_nothing_is_recorded_any_more_or_was_is_a_counted_gap(tmp_path: Path) -> None:
+    found = await replayed(
+        tmp_path, Kept([]), of_feed(0, 200), recording=Recording(65, hole=(70, 80)), sampling={"window_s": "1"}
+    )
+    gaps = [(w.index, w.until, w.outcome, w.reason) for w in found if w.reason]
+    assert gaps == [(0, 60, "skipped", "expired"), (60, 65, "skipped", "expired"), (70, 80, "skipped", "missing")]
+    assert found[-1].count == 200
+
+
+async def test_a_recording_that_is_not_there_fails_the_range_and_the_replay_ends(tmp_path: Path) -> None:
+    found = await replayed(tmp_path, Kept([]), of_feed(2, 9), recording=NOBODY)
+    assert [(w.index, w.until, w.outcome, w.reason, w.count) for w in found] == [
+        (0, 7, "failed", "footage-unreachable", None),
+        (7, 8, "done", None, 7),
+    ]
+    assert (found[0].start_ms, found[0].end_ms) == (2000, 9000)
+
+
 @pytest.mark.parametrize(
     "of",
     [
         original(0, 5),
         original(2, 9, stream="a b/ü@x?y=1&z", said=("detect.a", "dedup"), asked="20:45..", offset=7),
+        original(0, 1, footage_of=("was", 3, True), began_ms=1_700_000_000_123),
         original(0, 1, footage_of=("a:b/c", 2, True), ranges={"decode": (0, 1), "locate.m": (3, 9)}),
     ],
 )
