@@ -160,7 +160,9 @@ async def _service(bus: Bus, name: str, reads: set[str], there: dict[str, int]) 
 
 
 def _stream(source: Source, progress: Progress) -> Stream:
-    names = sorted({*source.services, *progress.services(source)})
+    spoken = progress.services(source)
+    # Of one that was removed the tables let go in the end: nobody is asked any more.
+    names = sorted({*source.services, *spoken}) if spoken or source.state != "removed" else []
     counted = {name for read in COUNTED for name in source.readers.get(read, ())}
     on_grid = set(names) - counted
     front_ms = max((progress.of(source, name).front_ms for name in on_grid), default=0)
@@ -188,6 +190,8 @@ def _waits(services: Iterable[Service], streams: Iterable[Stream], sources: dict
         f"{s.service} has {s.lag} records to do, and nobody works in it" for s in services if s.lag and not s.members
     ]
     for stream in streams:
+        if not stream.accounts:
+            continue
         complete = {a.service for a in stream.accounts if a.complete}
         for read, readers in sorted(sources[stream.stream].readers.items()):
             writers = [w for w in idle - complete if w.partition(".")[0] in topic(read).writers]

@@ -253,6 +253,11 @@ class Book:
             self.dirty.set()
         return forgotten
 
+    def remembered(self) -> set[tuple[str, int]]:
+        """Stream and generation of all that anything is kept of."""
+        kept = {(stream, generation) for stream, generation, _ in self._sequences}
+        return kept | {(stream, run.generation) for stream, run in self.runs.items()}
+
     def _closed(self, life: Life) -> bool:
         """Every number is taken, and nothing of it is under way or to be told."""
         stream, generation, root = life

@@ -62,6 +62,10 @@ class Tables:
         for at in [at for at in self._parsed if at[1].split(b"\0", 1)[0].decode(errors="replace") in streams]:
             del self._parsed[at]
 
+    def drop(self, stored: Stored) -> None:
+        """A row that is there no more."""
+        self._parsed.pop((stored.topic, stored.key), None)
+
     def _parse(self, stored: Stored) -> Any | None:
         at = (stored.topic, stored.key)
         before = self._parsed.get(at)
@@ -123,6 +127,8 @@ class Look:
         """Called for every record of every table followed."""
         if stored.topic == "sources":
             self._found.clear()
+        if stored.value is None:
+            self.tables.drop(stored)
         self._in_vain.pop((stored.topic, stored.key.decode(errors="replace")), None)
 
     def forget(self, streams: set[str]) -> None:

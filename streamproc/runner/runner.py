@@ -20,6 +20,7 @@ from streamproc.runner.each import EachWay
 from streamproc.runner.ends import LOOK_EVERY_S, keep_s
 from streamproc.runner.fold import FoldWay
 from streamproc.runner.follow import FollowWay
+from streamproc.runner.gone import Gone
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.intake import Intake
 from streamproc.runner.landing import Landings
@@ -318,6 +319,8 @@ class Runner:
             if forgotten := self.book.forget(keep):
                 self.intake.forget(forgotten)
                 self.look.forget({stream for (stream, *_), _ in forgotten})
+            if isinstance(self.stage, Follow):
+                await Gone(self).clear()
 
     # outcomes
 

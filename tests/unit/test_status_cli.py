@@ -188,6 +188,19 @@ async def test_what_stands_still_is_named_with_whom_it_waits_for() -> None:
     assert not [w for w in waits if "dedup has" in w]
 
 
+async def test_nobody_is_waited_for_where_a_stream_was_removed_and_its_rows_have_gone() -> None:
+    async def work(bus: Bus) -> Status:
+        await bus.publish([source(state="removed")])
+        async with bus.join("dedup", ["detections"], weights=lambda: [1] * PARTITIONS) as membership:
+            found = await look(bus)
+            await membership.leave()
+        return found
+
+    found = await on_a_bus(work)
+    assert [(s.stream, s.state, s.accounts) for s in found.streams] == [("match1", "removed", [])]
+    assert found.waits == []
+
+
 async def test_the_newest_revision_of_a_source_is_the_one_that_counts() -> None:
     async def work(bus: Bus) -> Status:
         await bus.publish([source(revision=2, state="paused"), source(revision=1)])
