@@ -8,6 +8,7 @@ call, how often, and whom else to ask is the pool's business.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ from streamproc.models.fit import Fit, fitted, halved
 from streamproc.models.mapping import broken, failure
 from streamproc.models.prompt import thinned
 from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
+
+log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 10.0
 
@@ -102,7 +105,7 @@ class Endpoint:
         self.seen = Seen()
         self._chat = f"{self.url}/chat/completions"  # whole, since joining it with the base costs more than sending it
         self._params, self._samples_at_once, self._key = dict(params or {}), samples_at_once, key
-        self._any_name = any_name
+        self._any_name, self._misnamed = any_name, False
         self._client = _Client(
             base_url=self.url,
             api_key=key or NO_KEY,
@@ -148,7 +151,7 @@ class Endpoint:
             frames = len(prompt.pictures)
             try:
                 reply = await self._sampled(replace(call, prompt=prompt), bill, with_data=with_data)
-                return reply, (*notes, *left_out)
+                return reply, (*notes, *left_out, *reply.notes)
             except TooMuch as e:
                 if e.of == "images" and e.limit is not None and 0 < e.limit < frames:
                     self.fit = replace(self.fit, images=e.limit)  # known from now on; `fitted` leaves out and says so
@@ -199,8 +202,9 @@ class Endpoint:
             body = encoded(call.prompt, self.manner, params)
             reply = await self._send(body, bill, stream=call.stream)
         self.seen.add(body.uuids)
-        self._check(reply)
-        return reply
+        if all(s.finish == "refused" for s in reply.samples):
+            raise Refused(f"{self.hop}: {reply.samples[0].text[:300] or 'refused without a word'}")
+        return self._named(reply)
 
     async def _send(self, body: Body, bill: _Bill, *, stream: bool) -> Reply:
         bill.calls += 1
@@ -238,15 +242,20 @@ class Endpoint:
         except httpx2.RequestError as e:  # while a stream is read nobody wraps them
             raise broken(e, hop=self.hop, secret=self._key) from e
 
-    def _check(self, reply: Reply) -> None:
-        if reply.model and not self._any_name and not same_model(reply.model, self.manner.model):
-            raise Unreachable(
+    def _named(self, reply: Reply) -> Reply:
+        """With a note where it comes from another than was asked, which is told once: gateways have names of their own for
+        the model that is meant, so it may be right."""
+        if not reply.model or self._any_name or same_model(reply.model, self.manner.model):
+            return reply
+        name = reply.model[:100]
+        if not self._misnamed:
+            log.warning(
+                "%s: it answers as '%s'. If another model is served there correct `urls`; else say its name in `served_name`",
                 self.hop,
-                f"it answers as '{reply.model}'",
-                remedy="Another model is served there: correct `urls`, or say its name in `served_name`",
+                name,
             )
-        if all(s.finish == "refused" for s in reply.samples):
-            raise Refused(f"{self.hop}: {reply.samples[0].text[:300] or 'refused without a word'}")
+        self._misnamed = True
+        return replace(reply, notes=(*reply.notes, f"it answered as '{name}'"))
 
     async def raw(self, content: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, deadline_s: float) -> Reply:
         """One call just as it is said, past all that helps: no limits kept, nothing sent again. For probes."""
@@ -340,4 +349,5 @@ def _together(replies: list[Reply], wanted: int) -> Reply:
         if tokens
         else None,
         load=replies[-1].load,
+        notes=tuple(dict.fromkeys(n for r in replies for n in r.notes)),
     )

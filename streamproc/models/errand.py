@@ -1,7 +1,7 @@
 """One call on its way: who was asked, what failed, whose fault it was, and when it goes twice.
 
 What an endpoint does to everybody is no failure of the call: it waits and goes again. It fails of itself only where
-others, asked after it, went through; where there are no others, a canary is asked.
+others, asked after it, went through; where there are no others, a canary is asked. An answer that cannot be read is one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from streamproc.errors import NotBegun, Rejected, Retryable, SingledOut, Streamp
 from streamproc.messages import Tokens
 from streamproc.models.call import Answer, Call, Heard
 from streamproc.models.desk import Desk
+from streamproc.models.failures import Garbled
 from streamproc.models.prompt import BYTES_PER_TOKEN, Prompt
 from streamproc.models.replicas import Replica
 from streamproc.models.reply import Reply
@@ -65,7 +66,7 @@ class Errand:
             if self._drained.is_set():
                 raise NotBegun(f"no call of {self.model} is begun any more: we are to stop")
             desk = self.route()
-            not_at = frozenset((self.last,)) if self.last and self._others(desk) else frozenset[Replica]()
+            not_at = frozenset((self.last,)) if self.last and self._others(desk, self.last) else frozenset[Replica]()
             replica = await desk.replicas.place(self.stream, live=self.live, not_at=not_at, again=self.attempts > 0)
             if replica is None:
                 continue
@@ -75,6 +76,13 @@ class Errand:
             except Throttled:
                 continue  # nobody's fault; the circuit is open, and the next place is given when it may be
             except Unreachable:
+                self.last, self.tried = replica, True
+                continue
+            except Garbled as e:
+                # Somebody is there, and this is what they say: another may do better, and waiting would not.
+                self.own += 1
+                if self.own >= OWN_FAILURES or not self._others(desk, replica):
+                    raise SingledOut(str(e)) from e
                 self.last, self.tried = replica, True
                 continue
             except Retryable as e:
@@ -100,8 +108,8 @@ class Errand:
         if heard.reply.tokens is None:
             yield "tokens estimated from the text: the server counts none"
 
-    def _others(self, desk: Desk) -> bool:
-        return any(r is not self.last and r.circuit.state == "closed" for r in desk.replicas.all)
+    def _others(self, desk: Desk, than: Replica) -> bool:
+        return any(r is not than and r.circuit.state == "closed" for r in desk.replicas.all)
 
     async def _judge(self, desk: Desk, e: Retryable) -> None:
         """Whose fault it was: the call's, where somebody else got an answer between its failures."""

@@ -7,7 +7,7 @@ Retryable
 ├── Interrupted        the answer never came whole: reset, disconnected, cut off, not HTTP
 ├── ServerFailed       a 5xx: the server's own trouble
 ├── Overdue            no answer within the deadline
-├── Garbled            a 200 that is no chat completion
+├── Garbled            an answer that is too large, or of which nothing can be read: its call failed, nobody is out
 └── CacheMiss          the server does not have these pictures: send them again with data
 Rejected
 ├── BadRequest         a 4xx that names no remedy
@@ -40,7 +40,7 @@ class Overdue(Retryable):
 
 
 class Garbled(Retryable):
-    """A 200 that is no chat completion."""
+    """An answer that is too large, or of which nothing can be read."""
 
 
 class CacheMiss(Retryable):

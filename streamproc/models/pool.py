@@ -1,8 +1,8 @@
 """All models of a process, kept busy: a call goes in, an answer comes out, whichever replica gave it.
 
 While an endpoint is out, calls wait here and almost none goes out; nothing is rejected for what the endpoint did. A call
-fails of itself only where others, asked after it, went through. What is raised then is Retryable or Rejected by its class,
-and the runner decides.
+fails of itself only where others, asked after it, went through, or where the answer is one that nobody can read. What is
+raised then is Retryable or Rejected by its class, and the runner decides.
 
     waits            outage, 429, quota, no free place
     goes elsewhere   a replica that is down, silent or slow; another model, where one is named as its stand-in

@@ -1,10 +1,13 @@
 """A chat completion, whole or streamed, as far as anyone here reads it. What cannot be read is Garbled, with the place.
 
+Characters that are none are replaced and numbers that cannot be are not believed: neither is worth an answer.
+
 Text is kept as the model wrote it; what it thought goes apart. Reading JSON out of the text is `recovery`'s work.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -13,12 +16,15 @@ import msgspec
 import orjson
 
 from streamproc.messages import Tokens
-from streamproc.models.failures import Garbled
+from streamproc.models.failures import Garbled, Interrupted, ServerFailed
 
 if TYPE_CHECKING:
     import httpx2
 
 Finish = Literal["stop", "length", "refused"]
+
+MOST_TOKENS: Final = 10**8
+"""More than any context has."""
 
 LOAD_HEADER: Final = {"endpoint-load-metrics-format": "JSON"}
 
@@ -53,6 +59,8 @@ class Reply:
     tokens: Tokens | None
     load: Load | None = None
     first_token_s: float | None = None
+    notes: tuple[str, ...] = ()
+    """What of it was not taken as it came, in words."""
 
 
 # whole --------------------------------------------------------------------------------------------------------------
@@ -87,12 +95,12 @@ class _Choice(msgspec.Struct):
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Any = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
     prompt_tokens_details: _Details | None = None
 
 
@@ -101,6 +109,8 @@ class _Completion(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
+    mended: bool = False
+    """Ours: characters or numbers that are none were replaced."""
 
 
 _decode: Final = msgspec.json.Decoder(_Completion).decode
@@ -110,14 +120,28 @@ def _completion(data: bytes, hop: str) -> _Completion:
     try:
         found = _decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise Garbled(f"{hop}: no chat completion: {e}") from e
+        found = _mended(data, e, hop)
     if found.error is not None and not found.choices:
         # Some gateways answer 200 and put the failure of who stands behind them inside.
-        raise Garbled(f"{hop}: an error under status 200: {str(found.error)[:300]}")
+        raise ServerFailed(f"{hop}: an error under status 200: {str(found.error)[:300]}")
+    return found
+
+
+def _mended(data: bytes, why: Exception, hop: str) -> _Completion:
+    """Without the bytes, half characters and numbers that are none; Garbled where more is wrong with it."""
+    try:
+        said = json.loads(data.decode(errors="replace"), parse_constant=lambda _name: None)
+        found = _decode(json.dumps(said, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        raise Garbled(f"{hop}: no chat completion: {why}") from why
+    found.mended = True
     return found
 
 
 def whole(data: bytes, headers: httpx2.Headers, *, hop: str) -> Reply:
+    if headers.get("content-type", "").startswith("text/html"):
+        # Of whoever stands before the server, and says that it is not there.
+        raise ServerFailed(f"{hop}: a web page instead of an answer: {data[:200].decode(errors='replace')}")
     found = _completion(data, hop)
     if not found.choices:
         raise Garbled(f"{hop}: an answer without choices")
@@ -129,6 +153,7 @@ def whole(data: bytes, headers: httpx2.Headers, *, hop: str) -> Reply:
         model=found.model,
         tokens=_tokens(found.usage),
         load=load_of(headers),
+        notes=_notes(found.usage, mended=found.mended),
     )
 
 
@@ -168,11 +193,27 @@ def apart(text: str, *, cut: bool) -> tuple[str, str | None]:
 
 
 def _tokens(usage: _Usage | None) -> Tokens | None:
-    if usage is None or usage.prompt_tokens is None:
+    """None where nobody counts, or where it cannot be: budgets and bills go by it."""
+    if usage is None or usage.prompt_tokens is None or not _believed(usage):
         return None
+    into, cached, out = _counts(usage)
+    return Tokens(into=into, cached=cached or 0, out=out or 0)
+
+
+def _counts(usage: _Usage) -> tuple[Any, Any, Any]:
     details = usage.prompt_tokens_details
-    cached = details.cached_tokens if details else None
-    return Tokens(into=usage.prompt_tokens, cached=cached or 0, out=usage.completion_tokens or 0)
+    return usage.prompt_tokens, details.cached_tokens if details else None, usage.completion_tokens
+
+
+def _believed(usage: _Usage) -> bool:
+    return all(n is None or (type(n) is int and 0 <= n <= MOST_TOKENS) for n in _counts(usage))
+
+
+def _notes(usage: _Usage | None, *, mended: bool) -> tuple[str, ...]:
+    notes = ["characters or numbers that are none were replaced"] if mended else []
+    if usage is not None and not _believed(usage):
+        notes.append(f"the server's count of tokens is not believed: {str(_counts(usage))[:100]}")
+    return tuple(notes)
 
 
 def load_of(headers: httpx2.Headers) -> Load | None:
@@ -226,20 +267,21 @@ async def streamed(
     pieces: AsyncIterable[bytes], headers: httpx2.Headers, *, hop: str, since: Callable[[], float]
 ) -> Reply:
     """The answer put together from server-sent events. `since()` is the time since the call was sent."""
-    growing, model, usage, first_s, done = dict[int, _Growing](), None, None, None, False
+    growing, model, usage, first_s = dict[int, _Growing](), None, None, None
+    done = mended = False
     async for data in _events(pieces):
         if data == b"[DONE]":
             done = True
             break
         found = _completion(data, hop)
-        model, usage = found.model or model, found.usage or usage
+        model, usage, mended = found.model or model, found.usage or usage, mended or found.mended
         for choice in found.choices or ():
             if growing.setdefault(choice.index, _Growing()).take(choice) and first_s is None:
                 first_s = since()
     if not growing:
         raise Garbled(f"{hop}: a stream without choices")
     if not done and any(g.finish is None for g in growing.values()):
-        raise Garbled(f"{hop}: the stream ended in the middle of an answer")
+        raise Interrupted(f"{hop}: the stream ended in the middle of an answer")
     samples = []
     for index in sorted(growing):
         g = growing[index]
@@ -248,7 +290,12 @@ async def streamed(
             _sample(_Choice(index, None, None, g.finish, _Logprobs(g.logprobs) if g.logprobs else None), message)
         )
     return Reply(
-        samples=tuple(samples), model=model, tokens=_tokens(usage), load=load_of(headers), first_token_s=first_s
+        samples=tuple(samples),
+        model=model,
+        tokens=_tokens(usage),
+        load=load_of(headers),
+        first_token_s=first_s,
+        notes=_notes(usage, mended=mended),
     )
 
 

@@ -15,8 +15,8 @@ import simplejpeg
 from aiohttp import web
 
 MODEL = "scripted"
-Says = Callable[[frozenset[str]], str | int]
-"""Colours that are to be seen → a text, or the status of a refusal."""
+Says = Callable[[frozenset[str]], str | int | bytes]
+"""Colours that are to be seen → a text, the status of a refusal, or the body of a 200, whatever is in it."""
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Scripted:
         said = self.says(_colours(await request.json()))
         if isinstance(said, int):
             return web.json_response({"error": {"message": "not this picture", "code": said}}, status=said)
+        if isinstance(said, bytes):
+            return web.Response(body=said, content_type="application/json")
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
         usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
         answer = {"id": "c", "object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}

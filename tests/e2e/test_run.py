@@ -264,6 +264,71 @@ def test_told_to_stop_in_an_outage_it_does_not_wait_for_its_end(match: Path) -> 
     assert [answer["outcome"] for answer in answers] == ["done"] * 15
 
 
+@pytest.mark.parametrize(
+    ("hostile", "cause"),
+    [
+        (b'{"choices": [{"message": {"content": "' + b"a" * 9 * 2**20 + b'"}}]}', "larger than"),
+        (b'{"choices": [{"message": {"content": "{', "no chat completion"),
+        (b"\xff\xfe\x00", "no chat completion"),
+        (b"", "no chat completion"),
+    ],
+    ids=["too large", "cut", "bytes", "empty"],
+)
+def test_an_answer_that_nobody_can_read_fails_its_window_and_is_no_outage(
+    match: Path, hostile: bytes, cause: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[bytes] = []
+
+    def says(colours: frozenset[str]) -> str | bytes:
+        if "blue" in colours:
+            tried.append(hostile)
+            return hostile
+        return '{"events": []}'
+
+    with scripted(says) as server:
+        settled(server.url, attempts=6)
+        assert run(match, *LABELS, "--only", "detect", "--model", "detect=m", "--out", "out") == Code.INCOMPLETE
+    assert "is out" not in capfd.readouterr().err
+    answers = [json.loads(line) for line in Path("out/match/detections.jsonl").read_text().splitlines()]
+    failed = [answer for answer in answers if answer["outcome"] == "failed"]
+    assert all(cause in answer["reason"] for answer in failed), failed
+    assert [a["index"] for a in failed] == [6, 7, 8]  # the windows that show the blue box
+    assert len(tried) == 6 * len(failed)
+    assert {a["outcome"] for a in answers if a not in failed} == {"done"}
+
+
+def test_an_answer_with_what_cannot_be_in_it_is_read_all_the_same(
+    match: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.dumps('{"events": [{"label": "blue box", "confidence": 0.9, "details": "\\ud800 half"}]}').encode()
+    usage = b'{"prompt_tokens": 1%s, "completion_tokens": 5}' % (b"0" * 30)
+    odd = b'{"model": "gpt-99", "choices": [{"message": {"content": %s, "reasoning": "\\ud800 \xff"}}], "usage": %s}'
+
+    def says(colours: frozenset[str]) -> str | bytes:
+        return odd % (content, usage) if "blue" in colours else '{"events": []}'
+
+    with scripted(says) as server:
+        settled(server.url, attempts=6)
+        with caplog.at_level("WARNING"):
+            assert run(match, *LABELS, "--only", "detect,dedup", "--model", "detect=m", "--out", "out") == Code.DONE
+    answers = [json.loads(line) for line in Path("out/match/detections.jsonl").read_text().splitlines()]
+    found = [answer for answer in answers if answer["events"]]
+    assert [a["index"] for a in found] == [6, 7, 8]
+    for answer in found:
+        assert answer["events"][0]["details"] == "? half"
+        assert all(said in answer["how"] for said in ("replaced", "is not believed", "it answered as 'gpt-99'"))
+    assert [e["label"] for e in said(Path("out/match/events.json"))] == ["blue box"]
+    assert sum("it answers as 'gpt-99'" in record.getMessage() for record in caplog.records) == 1
+
+
+def settled(url: str, *, attempts: int) -> None:
+    """Settings with a model, and little patience."""
+    Path("streamproc.toml").write_text(
+        f'[endpoints.m]\ncard = "openai-compatible"\nurls = ["{url}"]\nserved_name = "scripted"\n'
+        f"[backoff]\nfirst_s = 0.01\nmost_s = 0.05\nattempts = {attempts}\n"
+    )
+
+
 def wait_until(true: Callable[[], bool], *, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not true():

@@ -230,15 +230,12 @@ async def test_out_of_memory_takes_frames_then_size_and_then_fails(observer: Mak
         ("503", ServerFailed),
         ("529", Throttled),
         ("miss", CacheMiss),
-        ("garbage", Garbled),
+        ("garbage", ServerFailed),
         ("cut", Garbled),
         ("empty", Garbled),
-        ("nan", Garbled),
-        ("utf8", Garbled),
         ("huge=10485760", Garbled),
         ("refuse", Refused),
         ("filter", Refused),
-        ("model=gpt-2", Unreachable),
         ("hang", Overdue),
     ],
 )
@@ -306,10 +303,44 @@ async def test_what_one_status_means_is_read_from_what_was_said(
     assert type(raised.value) is error
 
 
-async def test_an_error_under_status_200_is_garbled(transport: AiohttpTransport) -> None:
+async def test_an_error_under_status_200_is_the_servers_trouble(transport: AiohttpTransport) -> None:
     async with speaking(_response(200, {"error": {"message": "upstream", "code": 502}})) as url:
-        with pytest.raises(Garbled, match="upstream"):
+        with pytest.raises(ServerFailed, match="upstream"):
             await Endpoint(url, Manner(model="m"), transport=transport).ask(Call(prompt=Prompt("?")), deadline_s=5)
+
+
+@pytest.mark.parametrize("content", [b'"half \\ud800 of one"', b'"half \xff of one"'])
+async def test_characters_that_are_none_are_replaced_and_that_is_said(
+    transport: AiohttpTransport, content: bytes
+) -> None:
+    body = b'{"choices": [{"message": {"content": %s}, "finish_reason": "stop"}]}' % content
+    async with speaking(_spoken(200, body)) as url:
+        heard = await Endpoint(url, Manner(model="m"), transport=transport).ask(Call(prompt=Prompt("?")), deadline_s=5)
+    text = heard.reply.samples[0].text
+    assert text in {"half ? of one", "half \N{REPLACEMENT CHARACTER} of one"}
+    assert text.encode()
+    assert heard.notes == ("characters or numbers that are none were replaced",)
+
+
+@pytest.mark.parametrize("count", [b"1" + b"0" * 30, b"1e30", b"-5", b'"many"', b"[1]"])
+async def test_a_count_of_tokens_that_cannot_be_is_not_believed(transport: AiohttpTransport, count: bytes) -> None:
+    for usage in (b'{"prompt_tokens": %s, "completion_tokens": 1}', b'{"prompt_tokens": 1, "completion_tokens": %s}'):
+        body = b'{"choices": [{"message": {"content": "yes"}}], "usage": %s}' % (usage % count)
+        async with speaking(_spoken(200, body)) as url:
+            endpoint = Endpoint(url, Manner(model="m"), transport=transport)
+            heard = await endpoint.ask(Call(prompt=Prompt("?")), deadline_s=5)
+        assert heard.reply.tokens is None
+        assert len(heard.notes) == 1
+        assert "not believed" in heard.notes[0]
+
+
+async def test_another_models_name_is_told_once_and_noted_each_time(
+    observer: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = observer("model=gpt-2")
+    for _ in range(3):
+        assert "it answered as 'gpt-2'" in (await endpoint.ask(Call(prompt=window(1)), deadline_s=20)).notes
+    assert ["it answers as 'gpt-2'" in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_a_redirect_is_followed_by_nobody_and_told(transport: AiohttpTransport) -> None:
@@ -335,11 +366,11 @@ async def test_lists_of_parts_nulls_and_reasoning_fields_are_read(transport: Aio
     assert reply.tokens is None
 
 
-async def test_a_stream_that_ends_in_the_middle_is_garbled(transport: AiohttpTransport) -> None:
+async def test_a_stream_that_ends_in_the_middle_is_an_interruption(transport: AiohttpTransport) -> None:
     event = b'data: {"choices": [{"index": 0, "delta": {"content": "half"}}]}\n\n'
     raw = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + event
     async with speaking(raw) as url:
-        with pytest.raises(Garbled, match="middle"):
+        with pytest.raises(Interrupted, match="middle"):
             await Endpoint(url, Manner(model="m"), transport=transport).ask(
                 Call(prompt=Prompt("?"), stream=True), deadline_s=5
             )
@@ -463,7 +494,10 @@ def test_what_was_seen_is_bounded_and_the_oldest_goes_first() -> None:
 
 
 def _response(status: int, body: Any) -> bytes:
-    data = orjson.dumps(body)
+    return _spoken(status, orjson.dumps(body))
+
+
+def _spoken(status: int, data: bytes) -> bytes:
     head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
     return head.encode() + data
 

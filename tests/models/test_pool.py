@@ -14,7 +14,7 @@ from streamproc.messages import Tokens
 from streamproc.models.budget import Budgets, Limits, OverBudget, Quota
 from streamproc.models.call import Answer, Call, Heard
 from streamproc.models.desk import Model, Record
-from streamproc.models.failures import BadRequest, Interrupted, Overdue, QuotaSpent, ServerFailed
+from streamproc.models.failures import BadRequest, Garbled, Interrupted, Overdue, QuotaSpent, ServerFailed
 from streamproc.models.pool import Pool
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.replicas import Replicas
@@ -520,6 +520,38 @@ def test_a_caller_who_goes_away_as_it_gets_the_trial_leaves_it_to_the_next() -> 
         return replicas.all[0].circuit.state
 
     assert virtually(main) == "trying"
+
+
+# what nobody can read -----------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_nobody_can_read_is_its_calls_own_failure_and_no_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> tuple[list[Any], str, float]:
+        replica = Simulated()
+        replica.wrong = raises(Garbled("no JSON"))
+        pool = a_pool(replica)
+        ended = await asyncio.gather(*(pool.ask("m", CALL, stream="s") for _ in range(40)), return_exceptions=True)
+        return ended, pool.status()[0].replicas[0].circuit, asyncio.get_running_loop().time()
+
+    ended, circuit, seconds = virtually(main)
+    assert [type(e) for e in ended] == [SingledOut] * 40
+    assert circuit == "closed"
+    assert seconds < 1.0  # nobody waited for another answer of the same kind
+    assert not caplog.records
+
+
+def test_where_one_of_two_replicas_answers_what_nobody_can_read_the_other_is_asked() -> None:
+    async def main() -> tuple[list[Answer], int]:
+        mad, sane = Simulated("http://a/v1"), Simulated("http://b/v1")
+        mad.wrong = raises(Garbled("no JSON"))
+        pool = a_pool(mad, sane)
+        return await asyncio.gather(*(pool.ask("m", CALL, stream=f"s{i}") for i in range(40))), len(mad.asked)
+
+    answers, mad = virtually(main)
+    assert len(answers) == 40
+    assert 0 < mad <= 40
 
 
 # 429 ----------------------------------------------------------------------------------------------------------------
