@@ -164,7 +164,7 @@ class EachWay:
         r = self.r
         since = r.waits.moment()
         try:
-            await r.load(given)
+            await r.parking.load(given)
             if given.moves_only_time:  # expired while it waited
                 r.without(given, given.place.outcome, given.place.reason or "")
                 return
@@ -198,7 +198,7 @@ class EachWay:
             answer = await stage.round(given.record, so_far, self.r.look)
             if isinstance(answer, Record):
                 return answer
-            self.r.keep(given, answer)
+            self.r.parking.keep(given, answer)
             await self.r.ready()
 
     def _wait(self, given: Input, missing: NotYet, since: int) -> None:
@@ -212,8 +212,8 @@ class EachWay:
                 return
             r.without(given, "skipped", missing.reason, self._otherwise(given, "skipped", missing.reason))
             return
-        r.park(given, deadline_ms)
-        r.let_go(given)
+        r.parking.park(given, deadline_ms)
+        r.parking.let_go(given)
         r.waits.wait(missing, since=since, deadline_ms=deadline_ms, again=lambda: self._begin(given))
 
     def _give_up(self, given: Input, error: Exception) -> None:

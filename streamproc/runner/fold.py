@@ -74,7 +74,7 @@ class FoldWay:
             self._rest(lane)
             return
         if given.at not in self.r.book.parked:
-            self.r.park(given, None)
+            self.r.parking.park(given, None)
         lane.add(given)
         heads = self._poke(lane)
         if heads is None or given not in heads.spoken.values():
@@ -240,7 +240,7 @@ class FoldWay:
         r = self.r
         since = r.waits.moment()
         for given in heads.spoken.values():
-            await r.load(given)
+            await r.parking.load(given)
         source = self._source(lane, heads.spoken)
         assert source is not None, "heads were made with it"
         row = self._row(lane, heads, source)

@@ -181,10 +181,7 @@ class Intake:
         place: Record | Place | None = wire.envelope(topic(stored.topic), stored)
         if place is None and (whose := wire.identify(stored)):
             sequence, index = whose
-            force = self.r.look.in_force(sequence.stream, sequence.generation, index)
-            grid = force.grid if force and force.grid.root == sequence.root else None
-            start, end = (grid.starts_ms(index), grid.starts_ms(index + 1)) if grid else (0, 0)
-            place = Place(sequence, index, index + 1, force.revision if force else 0, start, end)
+            place = Place(sequence, index, index + 1, *self.r.look.where(sequence, index))
         if place is None:
             return Input.bare(stored)
         record = bare(
@@ -200,8 +197,8 @@ class Intake:
             given.deadline_ms = round((r.now() + PATIENCE_S) * 1000)
         r.hand_out(given)
         if given.at not in r.book.parked:
-            r.park(given, given.deadline_ms)
-        r.let_go(given)
+            r.parking.park(given, given.deadline_ms)
+        r.parking.let_go(given)
         key = source_key(p.stream, p.generation, p.revision)
         missing = NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
 

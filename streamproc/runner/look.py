@@ -12,7 +12,7 @@ from typing import Any
 from streamproc import wire
 from streamproc.bus.contract import Bus, Table
 from streamproc.errors import NotYet, Unparseable
-from streamproc.messages import Placed, Source
+from streamproc.messages import Placed, Sequence, Source
 from streamproc.topics import key_of, topic
 from streamproc.wire import Stored
 
@@ -144,6 +144,15 @@ class Look:
     def revisions(self, stream: str, generation: int) -> list[Source]:
         found: list[Source] = self.tables.under("sources", key_of(stream, f"{generation}.").decode())
         return sorted(found, key=lambda s: s.revision)
+
+    def where(self, sequence: Sequence, index: int) -> tuple[int, int, int]:
+        """Revision, start and end in ms of a number of which nothing else is known."""
+        source = self.in_force(sequence.stream, sequence.generation, index)
+        if source is None:
+            return 0, 0, 0
+        grid = source.grid if source.grid.root == sequence.root else None
+        start_ms, end_ms = (grid.starts_ms(index), grid.starts_ms(index + 1)) if grid else (0, 0)
+        return source.revision, start_ms, end_ms
 
     def owed_from(self, source: Source, service: str) -> int:
         """The first index of the revision that names a service, going back as far as it is named without a break."""

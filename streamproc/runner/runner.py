@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streamproc import wire
 from streamproc.bus.contract import Lease
-from streamproc.errors import Expired, Fatal, Fenced, Rejected, Retryable
+from streamproc.errors import Fatal, Fenced, Rejected
 from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import Book
 from streamproc.runner.each import EachWay
@@ -21,19 +20,18 @@ from streamproc.runner.ends import LOOK_EVERY_S, keep_s
 from streamproc.runner.fold import FoldWay
 from streamproc.runner.follow import FollowWay
 from streamproc.runner.gone import Gone
-from streamproc.runner.inputs import Input, Place
+from streamproc.runner.inputs import Input
 from streamproc.runner.intake import Intake
 from streamproc.runner.landing import Landings
 from streamproc.runner.look import Look, Tables
 from streamproc.runner.pace import Paced
+from streamproc.runner.parking import Parking
 from streamproc.runner.shared import Shared
 from streamproc.runner.slots import Pauses
 from streamproc.runner.speech import Speech, bare, parent_of
-from streamproc.runner.state import At, Parked, pack
 from streamproc.runner.tracing import Handling
 from streamproc.runner.waits import Waits
 from streamproc.stage import Each, Fold, Follow
-from streamproc.topics import topic
 from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
@@ -106,6 +104,7 @@ class Runner:
         """What calls in flight get once it is draining."""
         self.pauses = Pauses()
         self.landings = Landings(self)
+        self.parking = Parking(self)
         self.intake = Intake(self)
         self.tasks: asyncio.TaskGroup
         self._spawned: set[asyncio.Task[Any]] = set()
@@ -122,7 +121,7 @@ class Runner:
                 self.way = self._way()
                 work = (self.landings.run, self._until_lost, self._until_wanted, self._forget)
                 jobs = [self.tasks.create_task(job()) for job in work]
-                await self._resume_parked()
+                await self.parking.resume()
                 self.working = True
                 jobs.append(intake := self.tasks.create_task(self.intake.run()))
                 await self.draining.wait()
@@ -234,82 +233,7 @@ class Runner:
                 raise Fenced(f"{self.service}[{self.lease.partition}]: the lease is lost")
             await asyncio.sleep(0.05)
 
-    # parked records
-
-    async def _resume_parked(self) -> None:
-        waiting = [await self._unparked(at, parked) for at, parked in self.book]
-        for given in waiting:  # all at once: what a way does with one may depend on which others wait
-            self.hand_out(given)
-        for given in waiting:
-            self.intake.resume(given)
-
-    async def _unparked(self, at: At, parked: Parked) -> Input:
-        name, offset = at
-        if parked.value is None:
-            stored = await self.reread(at)
-        else:
-            stored = Stored(
-                name,
-                self.lease.partition,
-                parked.key,
-                parked.value,
-                parked.headers,
-                offset=offset,
-                time_ms=parked.time_ms,
-            )
-        if stored is None:
-            return self._gone(at, parked)
-        given, _ = await self.intake.parse(stored)
-        given.deadline_ms, given.so_far = parked.deadline_ms, parked.so_far
-        given.let_go()
-        return given
-
-    def _gone(self, at: At, parked: Parked) -> Input:
-        """It waited longer than its topic keeps records: its number is all that is left."""
-        self.counts.expired += 1
-        entry = Entry(at[0], self.lease.partition, parked.key, None, parked.headers)
-        whose = wire.identify(entry)
-        if whose is None:
-            raise Fatal(f"{at[0]}[{self.lease.partition}]@{at[1]}: parked without an id")
-        sequence, index = whose
-        source = self.look.in_force(sequence.stream, sequence.generation, index)
-        grid = source.grid if source and source.grid.root == sequence.root else None
-        start, end = (grid.starts_ms(index), grid.starts_ms(index + 1)) if grid else (0, 0)
-        revision = source.revision if source else 0
-        place = Place(sequence, index, index + 1, revision, start, end, None, "skipped", "expired")
-        return Input(at, sequence, index, index + 1, None, None, place)
-
-    async def reread(self, at: At) -> Stored | None:
-        """A record's bytes once more; None where they have expired."""
-        name, offset = at
-        try:
-            found = await self.shared.bus.read(name, self.lease.partition, offset, max_records=1, max_bytes=1)
-        except Expired:
-            return None
-        if not found or found[0].offset != offset:
-            return None
-        return await self.claims.check_out(found[0]) if self.claims else found[0]
-
-    async def load(self, given: Input) -> None:
-        """The record in hand again where it was let go of. Expired ones become what they are."""
-        if given.record is not None or given.moves_only_time:
-            return
-        while True:
-            try:
-                stored = await self.reread(given.at)
-            except Retryable as e:
-                log.warning("%s: %s", self.service, e)
-                await self.pause()
-            else:
-                break
-        if stored is None:
-            self.counts.expired += 1
-            p = given.place
-            given.place = Place(
-                given.sequence, given.index, given.until, p.revision, p.start_ms, p.end_ms, p.utc, "skipped", "expired"
-            )
-            return
-        given.stored, given.record = stored, wire.decode(topic(given.at[0]), stored)
+    # what is over
 
     async def _forget(self) -> None:
         """What has been over for long, here and there: see `ends`."""
@@ -404,29 +328,6 @@ class Runner:
         self.counts.bugs += 1
         log.error("%s: %s is no error of ours", self.service, type(error).__name__, exc_info=error)
         return Rejected(_tame(f"{type(error).__name__}: {error}"))
-
-    def park(self, given: Input, deadline_ms: int | None) -> None:
-        """It waits in the state from now on and counts as read."""
-        given.deadline_ms = deadline_ms
-        parked = self.book.parked.get(given.at)
-        if parked is None or (parked.deadline_ms != deadline_ms and given.stored is not None):
-            self._park(given)
-
-    def keep(self, given: Input, so_far: Any) -> None:
-        """What is known after one of several calls: it lands, and whoever is next begins there."""
-        given.so_far = pack(so_far)
-        self._park(given)
-
-    def _park(self, given: Input) -> None:
-        self.book.park(given.at, given.sequence.stream, given.parked())
-        if not self.book.taken(given.sequence, given.index, given.until):
-            self.book.take(given.sequence, given.index, given.until)
-            self.book.done(given.at)
-
-    def let_go(self, given: Input) -> None:
-        """Its turn is not now: free the bytes."""
-        given.let_go()
-        self.intake.let_go(given)
 
     async def pause(self) -> None:
         """Before something of the bus or the store is tried again."""
