@@ -6,7 +6,7 @@ Whom the pool asks, how often, and what an outage means is not known here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -15,6 +15,10 @@ from streamproc.models.call import Answer, Call
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.stage import Look
 from streamproc.stages.options import Asking, Informed, Stretches, Told, filled
+
+RAW_MOST: Final = 65_536
+"""Characters of a model's text that a record carries: however they are written, it fits into its topic. The last of a model
+that has lost itself are of no use to anybody."""
 
 
 class Models(Protocol):
@@ -40,11 +44,15 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
     """The fields that every result of a model has, for `Detection.of(window, **spoken(answer), …)`.
 
     `raw` is the model's text as it came; of several answers and samples (unless one is named) a JSON list of all. `how` is
-    followed by what the call was made without: pictures that a model does not take are never left out in silence.
+    followed by what the call was made without, and by how much of a text is left out here: nothing is in silence.
     """
     texts = [s.text for a in answers for s in a.reply.samples]
     if sample is not None:
         texts = [answers[0].reply.samples[sample].text]
+    said, notes = sum(map(len, texts)), [n for a in answers for n in a.notes]
+    if said > RAW_MOST:
+        texts = [text[: RAW_MOST // len(texts)] for text in texts]
+        notes.append(f"raw cut to {sum(map(len, texts)):,} of {said:,} characters")
     return {
         "model": answers[-1].model,
         "prompt": answers[0].prompt,
@@ -59,8 +67,7 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
         ),
         "attempts": sum(a.attempts for a in answers),
         **more,
-        "how": "; ".join(dict.fromkeys([*filter(None, [more.get("how")]), *(n for a in answers for n in a.notes)]))
-        or None,
+        "how": "; ".join(dict.fromkeys([*filter(None, [more.get("how")]), *notes])) or None,
     }
 
 

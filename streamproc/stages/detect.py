@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import ClassVar, Final, NamedTuple
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from streamproc.messages import Context, Detection, Sighting, Window
@@ -44,6 +45,9 @@ _WISH: Final = re.compile(
     re.I,
 )
 _LONGEST_LABEL: Final = 80
+EVENTS_MOST: Final = 100
+DETAILS_MOST: Final = 800
+"""What a record carries of a window: more events in a few seconds, or more words on one, are a model that has lost itself."""
 
 
 class Options(Informed):
@@ -142,6 +146,22 @@ def read(samples: Sequence[Sample], options: Options, wanted: Labels, window: Wi
     return Seen(voted(seen), f"{len(seen)} of {len(samples)} votes")
 
 
+def bounded(seen: Seen) -> Seen:
+    """As much of it as a record carries, and a word where that is not all."""
+    if seen.events is None:
+        return seen
+    kept = tuple(_short(one) for one in seen.events[:EVENTS_MOST])
+    left_out = f"; only the first {EVENTS_MOST} events kept" if len(kept) < len(seen.events) else ""
+    return Seen(kept, seen.how + left_out)
+
+
+def _short(one: Sighting) -> Sighting:
+    label, details = one.label, one.details
+    if len(label) <= _LONGEST_LABEL and (details is None or len(details) <= DETAILS_MOST):
+        return one
+    return replace(one, label=label[:_LONGEST_LABEL], details=details and details[:DETAILS_MOST])
+
+
 def _sighting(event: events.Event, alone: str, window: Window, *, teams: bool) -> Sighting:
     return Sighting(
         label=alone or event.label,  # asked a question, whatever it calls what it sees is the answer
@@ -208,7 +228,7 @@ class Detect(Each):
         context = self._contexts.of(source, record.index, look, wait_s=options.context_wait_s)
         prompt = prompt_of(options, wanted, record, context)
         answer = await asked(self._models, self._model, prompt, options, source)
-        seen = read(answer.reply.samples, options, wanted, record, question=prompt.question)
+        seen = bounded(read(answer.reply.samples, options, wanted, record, question=prompt.question))
         spoke = spoken(answer, how=seen.how, context=context.id if context else None)
         if seen.events is None:
             return Detection.of(record, outcome="failed", reason="unreadable", **spoke)

@@ -9,7 +9,7 @@ import orjson
 from streamproc.messages import Context, Tokens
 from streamproc.models.call import Answer
 from streamproc.models.reply import Reply, Sample
-from streamproc.stages.asking import context_part, spoken, told
+from streamproc.stages.asking import RAW_MOST, context_part, spoken, told
 from streamproc.stages.caption import Options
 from tests.sim import toys
 from tests.stages.watching import window
@@ -40,6 +40,13 @@ def test_what_a_call_was_made_without_is_never_left_out_in_silence() -> None:
     without = "10 of 16 frames: the model takes no more images"
     assert spoken(answer("a", notes=(without,)), answer("b", notes=(without,)), how="json")["how"] == f"json; {without}"
     assert spoken(answer("a"))["how"] is None
+
+
+def test_of_a_text_without_end_a_record_carries_the_beginning_and_says_so() -> None:
+    said = spoken(answer("x" * 5_000_000), how="json")
+    assert (said["raw"], said["how"]) == ("x" * RAW_MOST, f"json; raw cut to {RAW_MOST:,} of 5,000,000 characters")
+    several = spoken(answer("x" * RAW_MOST, "None"))
+    assert [len(text) for text in orjson.loads(several["raw"])] == [RAW_MOST // 2, 4]
 
 
 def test_what_is_known_of_a_stream_stands_a_line_each_and_nothing_where_nothing_is_known() -> None:

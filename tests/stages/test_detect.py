@@ -12,14 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from streamproc import wire
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Detection, Sighting
 from streamproc.models.call import Call
 from streamproc.models.observer import Settings
 from streamproc.models.observer.answers import labels_in
 from streamproc.models.reply import Sample
-from streamproc.stages.detect import Detect, Options, Seen, prompt_of, read, time_ms, voted, wish
+from streamproc.stages.asking import RAW_MOST
+from streamproc.stages.detect import (
+    DETAILS_MOST,
+    EVENTS_MOST,
+    Detect,
+    Options,
+    Seen,
+    bounded,
+    prompt_of,
+    read,
+    time_ms,
+    voted,
+    wish,
+)
 from streamproc.stages.options import Labels
+from streamproc.topics import topic
 from tests.models.corpus.fuzz import strings
 from tests.runner.rig import told
 from tests.sim import toys
@@ -164,6 +179,28 @@ async def test_an_event_keeps_what_was_said_of_it_and_the_record_who_said_it() -
     assert (found.index, found.start_ms, found.end_ms, found.model, found.how) == (0, 0, 4000, "m", "json")
     assert found.tokens is not None
     assert found.tokens.out == 10
+
+
+async def test_ten_thousand_events_in_one_answer_are_as_many_as_a_record_carries_and_the_window_stands() -> None:
+    found = await looked([[{**GOAL, "details": f"Header {i} " + "ö" * 100} for i in range(10_000)]])
+    assert (found.outcome, len(found.raw or "")) == ("done", RAW_MOST)
+    assert found.events
+    assert found.how
+    assert "raw cut to" in found.how
+    assert len(wire.encode(found, partitions=1, time="").value or b"") < topic("detections").max_bytes
+
+
+def test_of_more_than_a_record_carries_the_first_stand_and_it_is_said() -> None:
+    many = tuple(Sighting(label="x" * 1000, details="\x01" * 2000, time_ms=i) for i in range(EVENTS_MOST + 1))
+    found = bounded(Seen(many, "json"))
+    assert found.how == "json; only the first 100 events kept"
+    assert [e.time_ms for e in found.events or ()] == list(range(EVENTS_MOST))
+    assert {len(e.details or "") for e in found.events or ()} == {DETAILS_MOST}
+    few = Seen(many[:1], "json")
+    assert bounded(few).how == "json"
+    assert bounded(Seen(None, "unreadable")).events is None
+    whole = Detection.of(window(OF, 5), events=found.events, raw="\x01" * RAW_MOST)
+    assert len(wire.encode(whole, partitions=1, time="").value or b"") < topic("detections").max_bytes
 
 
 def test_what_is_not_of_the_task_stays_other_in_its_own_words() -> None:
