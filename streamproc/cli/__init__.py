@@ -6,6 +6,7 @@ A room imports what is heavy inside its commands, so that `streamproc --help` an
 from __future__ import annotations
 
 import pkgutil
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -57,4 +58,10 @@ def _given(
 
 
 def main() -> None:
-    sys.exit(frame.exit_code(build(), sys.argv[1:]))
+    # As Ctrl-C from the first moment on; commands that have something to finish take it over once they are at work.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app = build()
+    except KeyboardInterrupt:
+        sys.exit(frame.Code.INTERRUPTED)
+    sys.exit(frame.exit_code(app, sys.argv[1:]))

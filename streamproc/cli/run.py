@@ -378,6 +378,11 @@ class Run:
             parts.append(found.told())
         say("; ".join(parts))
 
+    def _unread(self) -> str:
+        """What the share that is covered leaves out: nobody knows how long those are."""
+        there = len(self.streams.unreadable)
+        return f" of what could be read; {there:,} could not be" if there else ""
+
     def _receipt(self) -> Code:
         found = self.board.receipt(complete=len(self.watch.complete), unreadable=len(self.streams.unreadable))
         found["seconds"] = round(time.monotonic() - self.began, 1)
@@ -387,7 +392,7 @@ class Run:
             say(
                 f"{found['complete']} of {found['streams']} streams complete in {found['seconds']:.1f} s: "
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
-                f"{self.spending.short()}"
+                f"{self._unread()}{self.spending.short()}"
             )
         whole = found["covered"] == 1.0 and not self.streams.unreadable and not self.spending.left_out
         return Code.DONE if whole else Code.INCOMPLETE

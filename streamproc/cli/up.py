@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from streamproc.settings import Settings
 
 LOOK_EVERY_S = 1.0
+STILL = 2
+"""So often idle in turn is idle."""
 
 
 def register(root: typer.Typer) -> None:
@@ -75,10 +77,13 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)
             await here.start(plans)
+            still = 0
             while True:
                 if not names:
                     await here.start_what_is_named()
-                if until_idle and await process.idle():
+                # Twice in turn: between two runs of a stream, as when its task has just changed, everybody is idle too.
+                still = still + 1 if until_idle and await process.idle() else 0
+                if still == STILL:
                     return
                 await asyncio.sleep(LOOK_EVERY_S)
 

@@ -1,0 +1,64 @@
+"""How commands end that somebody stops before they have begun, or that have nothing to finish."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamproc.cli import build
+from streamproc.cli.frame import Code, exit_code
+from tests.e2e.films import film
+
+STOPPED_ON_ITS_WAY = """
+import os, signal, sys
+import streamproc.cli as cli
+rooms = cli.build
+def build():
+    os.kill(os.getpid(), signal.SIGTERM)  # as early as anything of ours runs
+    return rooms()
+cli.build = build
+sys.argv = ["streamproc", "run", "film.mp4"]
+cli.main()
+"""
+
+
+def started(*command: str, bus: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "STREAMPROC_BUS": bus, "LOG_LEVEL": "warning"}
+    command = (sys.executable, *command)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> str:
+    return f"embedded:{tmp_path / 'streamproc.db'}"
+
+
+def test_a_command_that_is_told_to_stop_before_it_has_begun_says_interrupted(bus: str) -> None:
+    with started("-c", STOPPED_ON_ITS_WAY, bus=bus) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == Code.INTERRUPTED
+
+
+def test_one_that_only_looks_ends_the_same_way(bus: str, tmp_path: Path) -> None:
+    match = film(tmp_path / "match.mp4", 4)
+    assert exit_code(build(), ["run", str(match), "--only", "decode", "--bus", bus]) == Code.DONE
+    with started("-m", "streamproc", "topics", "tail", "windows", "--follow", "--json", bus=bus) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (Code.INTERRUPTED, "interrupted\n")
+
+
+def test_what_could_not_be_read_is_said_beside_the_share_that_was_covered(
+    bus: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    match, broken = film(tmp_path / "match.mp4", 4), tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film")
+    assert exit_code(build(), ["run", str(match), str(broken), "--bus", bus]) == Code.INCOMPLETE
+    assert "1 of 2 streams complete" in (said := capfd.readouterr().err)
+    assert "100.0% covered of what could be read; 1 could not be" in said
