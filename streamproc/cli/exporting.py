@@ -216,7 +216,7 @@ def _covered(found: Sequence[Landed]) -> Code:
         return Code.DONE
     say(
         f"coverage is incomplete in {len(short)} of {len(found)} streams: {_few(short)}. `streamproc coverage STREAM` says "
-        "what is missing"
+        "what is missing; the same `streamproc run` without --only, or `streamproc up`, goes on with it"
     )
     return Code.INCOMPLETE
 
