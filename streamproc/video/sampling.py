@@ -42,6 +42,9 @@ class Span:
 
 ALL = Span()
 
+BACK_S = Fraction(1)
+"""Time that goes back by more is worth a word: two recordings in one file, say, each with a clock of its own."""
+
 
 def index(video: Opened) -> Table:
     """The table of a file, with what only decoding could tell."""
@@ -105,8 +108,19 @@ def sequential(video: Opened, rule: Rule, *, count: Count | None = None) -> Iter
     """The same by decoding everything from the beginning on."""
     chooser, count = Chooser(video.time_base, rule), count or Count()
     first: int | None = None
+    last, told = 0, False
     for pts, frame in decode_all(video):
         first = pts if first is None else first
+        last = max(last, pts - first)
+        back_s = (last + first - pts) * video.time_base
+        if back_s > BACK_S and not told:
+            told = True
+            log.warning(
+                "%s: its time jumps back by %.1f s at %.1f s: pictures of a time that has passed are not looked at",
+                video.address.shown,
+                back_s,
+                last * video.time_base,
+            )
         count.ticks = max(count.ticks, pts - first + (frame.duration or video.tick))
         if chosen := chooser.offer(pts):
             count.samples = chosen.k + 1

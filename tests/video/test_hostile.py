@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from streamproc.errors import Rejected
 from streamproc.video import address, sampling
-from streamproc.video.choice import Every
+from streamproc.video.choice import Every, Rate
 from streamproc.video.container import Limits, opened
 from streamproc.video.workers import Workers
 from tests.video.files import SLOW, Kind, ffmpeg
@@ -132,6 +133,23 @@ async def test_a_timestamp_out_of_this_world_costs_a_frame_and_not_a_year_of_gap
         assert "video.max_duration_s" in video.damage
     async with Workers(1) as workers:
         assert await fate(workers, path) == "read"
+
+
+def test_two_recordings_in_one_file_are_told_of_where_the_second_begins_anew(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Frames are chosen by their time, as ever; that half of the file was over by then must not go unsaid."""
+    one = Kind("hostile-first", "ts", f"{SLOW} -g 25", seconds=3).make(folder)
+    other = Kind("hostile-second", "ts", f"{SLOW} -g 25", size="64x48", seconds=3).make(folder)
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + other.read_bytes())
+    with opened(address.parse(both), Limits()) as video:
+        found = [chosen.time_s for chosen, _ in sampling.samples(video, Rate(Fraction(1)))]
+    assert found == [0, 1, 2]
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        line == f"{both}: its time jumps back by 3.0 s at 3.0 s: pictures of a time that has passed are not looked at"
+    )
 
 
 def test_nothing_a_decoder_prints_reaches_the_terminal(folder: Path) -> None:
