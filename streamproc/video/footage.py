@@ -156,7 +156,8 @@ def _listed(path: Path, there: Sequence[Segment], i: int) -> str:
 
 
 class Footage:
-    """Of any stream: the same to ask, whether it is a file or was recorded. All raise Rejected, `footage-unreachable`."""
+    """Of any stream: the same to ask, whether it is a file or was recorded. All raise Rejected, `footage-unreachable`; and
+    Unreachable where it is in an object store that does not answer, which may be asked again."""
 
     def __init__(
         self, workers: Workers, *, limits: Limits | None = None, secrets: Mapping[str, str] | None = None

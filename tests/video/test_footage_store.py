@@ -46,7 +46,7 @@ def aws(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def place(aws: str, tmp_path: Path) -> str:
     """A bucket of the test's own."""
-    name = f"b-{tmp_path.name.replace('_', '-').lower()[:40]}-{os.getpid()}-{time.time_ns()}"[:60]
+    name = f"b{os.getpid()}-{time.time_ns()}"
     make_bucket(aws, name)
     return f"s3://{name}/cameras?spool={tmp_path / 'spool'}"
 
