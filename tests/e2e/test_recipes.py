@@ -71,6 +71,7 @@ def test_there_is_a_recipe_for_every_job_of_the_predecessors() -> None:
         ["run", "export"],
         ["ensemble"],
         ["import", "export", "score"],
+        ["score", "replay", "diff"],
     ]
 
 
@@ -93,6 +94,13 @@ def test_matches_with_two_models_and_one_of_them_again(capfd: pytest.CaptureFixt
     again, before = asked("final/1_224p@2"), asked("final/1_224p")
     assert len(again) == 1
     assert again.isdisjoint(before)
+    for game in ("final", "semifinal"):
+        Path(f"labels/{game}").mkdir(parents=True)
+        truth = [Spot(half=1, time_ms=6_000, label="Red card")]
+        Path(f"labels/{game}/Labels-v2.json").write_bytes(soccernet.write_labels(game, truth))
+    cook(5)
+    assert "Red card" in said("thresholds.json")
+    assert "score" in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("endpoints")
