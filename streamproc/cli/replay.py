@@ -57,7 +57,7 @@ def command(
             "--at",
             metavar="TOPIC",
             help="What is said again as it was: windows, captions, detections, incidents, events, descriptions; or "
-            "footage, to decode again. What stands behind it is done anew.",
+            "footage, to decode again what is a file, or was recorded of a feed. What stands behind it is done anew.",
         ),
     ] = "windows",
     task: Annotated[
