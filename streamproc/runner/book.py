@@ -17,9 +17,9 @@ import msgspec
 from streamproc.bus.contract import Landing, Lease
 from streamproc.errors import NewerState
 from streamproc.messages import Outcome, Placed, Record, Sequence, Source
-from streamproc.ranges import Ranges
 from streamproc.runner.cover import Cover, Hour, HourState, sub_key
-from streamproc.runner.ends import End, Ends, Life
+from streamproc.runner.ends import End, Ends, Life, life_of
+from streamproc.runner.guards import Guard, Guards
 from streamproc.runner.state import (
     ENGINE_VERSION,
     FORMAT,
@@ -31,7 +31,6 @@ from streamproc.runner.state import (
     Standing,
     end_key,
     fold_key,
-    guard_key,
     hour_key,
     pack,
     park_key,
@@ -57,18 +56,6 @@ class Progress:
         return next(iter(self.out), self.next)
 
 
-class Guard:
-    """The numbers taken of one sequence."""
-
-    __slots__ = ("key", "over", "taken")
-
-    def __init__(self, key: str, pairs: list[tuple[int, int]] | None = None) -> None:
-        self.key = key
-        self.taken = Ranges(pairs or ())
-        self.over = False
-        """Somebody has said its last; what comes now comes again, or late."""
-
-
 class Book:
     """See the head of this file."""
 
@@ -85,18 +72,14 @@ class Book:
         self.progress: dict[str, Progress] = {t: Progress(base) for t, base in lease.progress.items()}
         self.outputs: list[Entry] = []
         self.output_bytes = 0
-        self._guards: dict[Sequence, Guard] = {}
-        self._sequences: dict[Life, list[Sequence]] = {}
+        self.guards = Guards()
         self._waiting: Counter[str] = Counter()
         """Stream → how many of its records are parked."""
         self.ends = Ends(now)
-        self._bare: dict[str, Guard] = {}
         self._covers: dict[tuple[str, str, int], Cover] = {}
         self._touched: dict[int, Cover] = {}
         self._changes: dict[str, Any] = {}
         self._landed_parks: set[str] = set()
-        self.writers: set[tuple[str, str]] = set()
-        """(service, root) of what has been read: who keeps which numbers."""
         self.jumped = False
         """Offsets have expired unread, and it has not been looked into."""
         self._moved: set[str] = set()
@@ -105,32 +88,10 @@ class Book:
 
     # what is known
 
-    def taken(self, sequence: Sequence, index: int, until: int) -> bool:
-        guard = self._guards.get(sequence)
-        return guard is not None and guard.taken.has(index, until)
-
     @property
     def anything_out(self) -> bool:
         """Some record was read and has no outcome so far, or waits."""
         return bool(self.parked) or any(p.out for p in self.progress.values())
-
-    def knows(self, sequence: Sequence) -> bool:
-        """Something of it was taken, and has not been forgotten."""
-        return sequence in self._guards
-
-    def taken_bare(self, topic: str, offset: int) -> bool:
-        guard = self._bare.get(topic)
-        return guard is not None and guard.taken.has(offset, offset + 1)
-
-    def untaken(self, sequence: Sequence, index: int, until: int) -> list[tuple[int, int]]:
-        """The parts of [index, until) that nobody has taken yet."""
-        guard = self._guards.get(sequence)
-        return guard.taken.missing(index, until) if guard else [(index, until)]
-
-    def guard_base(self, sequence: Sequence, start: int = 0) -> int:
-        """The first number from `start` on that is not taken."""
-        guard = self._guards.get(sequence)
-        return guard.taken.base(start) if guard else start
 
     # what happens
 
@@ -163,9 +124,10 @@ class Book:
             self.dirty.set()
 
     def take(self, sequence: Sequence, index: int, until: int) -> None:
-        guard = self._guards.get(sequence)
+        guard = self.guards.get(sequence)
         if guard is None:
-            guard = self._guard(sequence, Guard(guard_key(sequence)))
+            guard = self.guards.add(sequence)
+            guard.over = life_of(sequence) in self.ends
         guard.taken.add(index, until)
         self._changes[guard.key] = guard
         if guard.over:
@@ -237,12 +199,12 @@ class Book:
         self.dirty.set()
 
     def _mark_over(self, life: Life) -> None:
-        for sequence in self._sequences.get(life, ()):
-            self._guards[sequence].over = True
+        for _, guard in self.guards.of(life):
+            guard.over = True
 
     def again(self, sequence: Sequence) -> None:
         """Something was heard of a sequence; if it is over, it has to be kept for a while longer."""
-        if (life := _life(sequence)) in self.ends:
+        if (life := life_of(sequence)) in self.ends:
             self.end(life)
 
     def forget(self, keep_s: float) -> list[tuple[Life, list[Sequence]]]:
@@ -255,7 +217,7 @@ class Book:
 
     def remembered(self) -> set[tuple[str, int]]:
         """Stream and generation of all that anything is kept of."""
-        kept = {(stream, generation) for stream, generation, _ in self._sequences}
+        kept = {(stream, generation) for stream, generation, _ in self.guards.lives}
         return kept | {(stream, run.generation) for stream, run in self.runs.items()}
 
     def _closed(self, life: Life) -> bool:
@@ -271,28 +233,27 @@ class Book:
         counts = self.ends.counts(life)
         return all(
             len(guard.taken) == 1 and guard.taken.end == counts.get(s.service, -1) + 1
-            for s in self._sequences.get(life, ())
-            if s.service and (guard := self._guards[s])
+            for s, guard in self.guards.of(life)
+            if s.service
         )
 
     def _forget(self, life: Life) -> list[Sequence]:
         stream, generation, root = life
-        sequences = self._sequences.pop(life, [])
+        guards = self.guards.forget(life)
         if root == self.service:  # a run's: what it read is numbered by whoever told of the stream
-            for _, other in self.writers:
-                sequences += self._sequences.pop((stream, generation, other), [])
+            for _, other in self.guards.writers:
+                guards += self.guards.forget((stream, generation, other))
             if (run := self.runs.get(stream)) and run.generation == generation:
                 del self.runs[stream]
                 self._changes[run_key(stream)] = None
-        for sequence in sequences:
-            self._changes[self._guards.pop(sequence).key] = None
+        self._changes |= {guard.key: None for _, guard in guards}
         if cover := self._covers.pop((root, stream, generation), None):
             self._changes |= {hour_key(cover, number): None for number in cover.hours}
         if self.places.pop(life, None):
             self._changes[fold_key(life)] = None
         self.ends.drop(life)
         self._changes[end_key(life)] = None
-        return sequences
+        return [sequence for sequence, _ in guards]
 
     # what is said
 
@@ -329,7 +290,8 @@ class Book:
         for cover in self._touched.values():
             self._cut_cover(cover)
         self._touched = {}
-        self._trim_bare_guards()
+        for name in self._moved:
+            self.guards.trim_bare(name, self.progress[name].base)
         self.serial += 1
         landing = Landing(
             serial=self.serial,
@@ -354,15 +316,9 @@ class Book:
         """[lo, hi), which has no outcome here, will have none: a fold has gone past it, or it was read and passed over."""
         if place := self.places.get(life):
             return place.index >= hi
-        sequences = [s for s in self._sequences.get(life, ()) if s.service]
-        read = bool(sequences) and all(self._guards[s].taken.has(lo, hi) for s in sequences)
+        guards = [guard for s, guard in self.guards.of(life) if s.service]
+        read = bool(guards) and all(guard.taken.has(lo, hi) for guard in guards)
         return read and life[0] not in self._waiting
-
-    def _trim_bare_guards(self) -> None:
-        """Offsets stand in for numbers where records have none; below base, progress says it all."""
-        for topic, guard in self._bare.items():
-            if topic in self._moved:
-                guard.taken.drop_below(self.progress[topic].base)
 
     def _moved_bases(self) -> dict[str, int]:
         bases = {}
@@ -413,8 +369,7 @@ class Book:
         decode = msgspec.msgpack.decode
         match kind, rest:
             case "guard", [generation, service, root]:
-                sequence = Sequence(service, root, stream, int(generation))
-                self._guard(sequence, Guard(key, decode(value)))
+                self.guards.add(Sequence(service, root, stream, int(generation)), decode(value))
             case "cover", [generation, root, hour]:
                 self._cover(root, stream, int(generation)).load(int(hour), decode(value, type=HourState))
             case "park", [topic, offset]:
@@ -428,16 +383,6 @@ class Book:
             case _:
                 raise NewerState(f"{self.service}: state key {key!r} is unknown to this version")
 
-    def _guard(self, sequence: Sequence, guard: Guard) -> Guard:
-        self._guards[sequence] = guard
-        self._sequences.setdefault(_life(sequence), []).append(sequence)
-        guard.over = _life(sequence) in self.ends
-        if not sequence.stream:
-            self._bare[sequence.root] = guard
-        elif sequence.service:
-            self.writers.add(sequence[:2])
-        return guard
-
     def _cover(self, root: str, stream: str, generation: int) -> Cover:
         cover = self._covers.get((root, stream, generation))
         if cover is None:
@@ -447,7 +392,3 @@ class Book:
     def __iter__(self) -> Iterator[tuple[At, Parked]]:
         """What was parked, in the order of the log."""
         return iter(sorted(self.parked.items(), key=lambda item: item[0]))
-
-
-def _life(sequence: Sequence) -> Life:
-    return sequence.stream, sequence.generation, sequence.root

@@ -86,7 +86,7 @@ class EachWay:
         answers: list[Entry] = []
         through, limit = 0, r.speech.limit(self.stage.writes[0])
         for stored in batch if not book.anything_out else ():
-            if not book.taken_bare(
+            if not book.guards.taken_bare(
                 stored.topic, stored.offset
             ):  # else by an earlier version of the stage, which did wait
                 try:

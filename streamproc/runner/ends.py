@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
+from streamproc.messages import Sequence
 from streamproc.topics import topic
 
 Life = tuple[str, int, str]
@@ -26,6 +27,10 @@ Life = tuple[str, int, str]
 TABLES_KEEP_H = 720.0
 """For those who read nothing but tables, which keep their records for ever."""
 LOOK_EVERY_S = 600.0
+
+
+def life_of(sequence: Sequence) -> Life:
+    return sequence.stream, sequence.generation, sequence.root
 
 
 class End(Struct, array_like=True, frozen=True):

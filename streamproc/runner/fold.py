@@ -166,7 +166,7 @@ class FoldWay:
     def _owed_from(self, lane: Lane, source: Source) -> int:
         """The first index, from the one in turn on, for which this service owes a row. Nobody has spoken here so far."""
         if source.grid.root != lane.root:
-            return self.r.book.guard_base(lane.sequence(""), lane.index)
+            return self.r.book.guards.base(lane.sequence(""), lane.index)
         if self.r.service in source.services:
             return lane.index
         named = [
@@ -181,7 +181,7 @@ class FoldWay:
     def _alike_until(self, lane: Lane, source: Source, until: int) -> int:
         """How far what holds for the index in turn holds for those behind it: to the next revision, or what is not owed."""
         if source.grid.root != lane.root:
-            owed = self.r.book.untaken(lane.sequence(""), lane.index, until)
+            owed = self.r.book.guards.untaken(lane.sequence(""), lane.index, until)
             return next((hi for lo, hi in owed if lo == lane.index), lane.index + 1)
         revisions = self.r.look.revisions(lane.stream, lane.generation)
         return min([until, *(s.from_index for s in revisions if s.from_index > lane.index)])

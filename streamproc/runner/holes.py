@@ -65,9 +65,9 @@ class Holes:
             return  # its writer lands out of order; or a fold, which sees holes in its rows
         expected = self._expected.get(sequence)
         if expected is None:
-            expected = r.book.guard_base(sequence)
+            expected = r.book.guards.base(sequence)
         self._expected[sequence] = max(expected, given.until)
-        for lo, hi in r.book.untaken(sequence, expected, given.index) if given.index > expected else ():
+        for lo, hi in r.book.guards.untaken(sequence, expected, given.index) if given.index > expected else ():
             self._fill(given.at[0], sequence, lo, hi, behind, at_ms=given.place.start_ms)
 
     # all others: after a jump
@@ -151,13 +151,15 @@ class Holes:
         if not hours or not self._writes_here(sequence, revisions):
             return
         named = [s for s in revisions if r.service in s.services]
-        if not r.book.knows(sequence) and (not named or any(c.ended for c in map(_coverage, ours) if c)):
+        if r.book.guards.get(sequence) is None and (not named or any(c.ended for c in map(_coverage, ours) if c)):
             return  # none of our business; or it was over here long ago, and the book has forgotten it
         in_hand = Ranges((index, index + 1) for of, index in r.in_hand if of == sequence)
         end_ms = max((end for c in hours for _, end in (*c.done, *c.failed, *c.skipped)), default=0)
         name = (self._written_by(sequence.service) or self._topics[0]).name
         for hour in hours:
-            missing = [m for pair in hour.taken for p in r.book.untaken(sequence, *pair) for m in in_hand.missing(*p)]
+            missing = [
+                m for pair in hour.taken for p in r.book.guards.untaken(sequence, *pair) for m in in_hand.missing(*p)
+            ]
             for lo, hi in missing:
                 until = hi if hour.count is None else min(hi, hour.count)
                 self._fill(name, sequence, lo, until, (named or revisions)[-1], at_ms=hour.hour * HOUR_MS)
@@ -170,7 +172,7 @@ class Holes:
         """A service's coverage is by the numbers it reads: it has written these, too, where it keeps them, or reads none.
         Who has been read under a root has done so; of all others their topic tells."""
         stage, (service, root) = self.r.stage, sequence[:2]
-        if not revisions or sequence[:2] in self.r.book.writers:
+        if not revisions or sequence[:2] in self.r.book.guards.writers:
             return bool(revisions)
         written = self._written_by(service)
         if written is None or (written.own_numbers and service != root):

@@ -130,7 +130,7 @@ class Intake:
 
     def _again(self, given: Input) -> bool:
         """Its number has been taken, or is in somebody's hands: a torn upstream, or read again after a takeover."""
-        return (given.sequence, given.index) in self.r.in_hand or self.r.book.taken(
+        return (given.sequence, given.index) in self.r.in_hand or self.r.book.guards.taken(
             given.sequence, given.index, given.until
         )
 

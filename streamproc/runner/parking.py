@@ -44,7 +44,7 @@ class Parking:
     def _enter(self, given: Input) -> None:
         book = self.r.book
         book.park(given.at, given.sequence.stream, given.parked())
-        if not book.taken(given.sequence, given.index, given.until):
+        if not book.guards.taken(given.sequence, given.index, given.until):
             book.take(given.sequence, given.index, given.until)
             book.done(given.at)
 

@@ -264,7 +264,7 @@ class Runner:
         if isinstance(record, Entry):  # bare bytes
             book.emit(self.speech.check(record))
         else:
-            owed = book.untaken(given.sequence, given.index, given.until)
+            owed = book.guards.untaken(given.sequence, given.index, given.until)
             if given.at in book.parked:  # its number was taken when it was parked
                 owed = [(given.index, given.until)]
             for lo, hi in owed:
@@ -286,7 +286,7 @@ class Runner:
 
     def settle(self, given: Input) -> None:
         """Its number is taken and nothing is left to do for its offset."""
-        if not self.book.taken(given.sequence, given.index, given.until):
+        if not self.book.guards.taken(given.sequence, given.index, given.until):
             self.book.take(given.sequence, given.index, given.until)
         self.book.done(given.at)
         self.book.unpark(given.at, given.sequence.stream)

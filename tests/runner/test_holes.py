@@ -282,7 +282,7 @@ async def test_a_jump_brings_back_nothing_that_was_over_and_forgotten_or_never_o
         rig.windows(late, 2, 3)
         async with rig.running("caption", Write()) as service:
             await rig.until(lambda: sum(r.stream == "late" for r in rig.records("captions")) == 4)
-            assert len(service.runners[0].book._guards) == 1
+            assert len(service.runners[0].book.guards) == 1
     assert len(rig.records("captions")) == 8
 
 

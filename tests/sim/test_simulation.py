@@ -10,9 +10,11 @@ from typing import ClassVar
 import pytest
 
 from streamproc.bus.contract import Landing
+from streamproc.runner import book as book_module
 from streamproc.runner import runner as runner_module
 from streamproc.runner import service as service_module
 from streamproc.runner.book import Book
+from streamproc.runner.guards import Guards
 from streamproc.runner.runner import Runner
 from tests.bus.memory import MemoryBus, MemoryLease
 from tests.sim.simulate import simulate
@@ -64,7 +66,7 @@ def test_joins_leaves_and_drains_repeat_no_call() -> None:
 # planted bugs: each promise is watched ------------------------------------------------------------------------------
 
 
-class NoGuard(Book):
+class NoGuard(Guards):
     """Forgets which numbers were taken: what is read again after a takeover is done again."""
 
     def taken(self, sequence: object, index: int, until: int) -> bool:
@@ -155,6 +157,10 @@ def _book(planted: type[Book]) -> Callable[[pytest.MonkeyPatch], None]:
     return lambda patch: patch.setattr(runner_module, "Book", planted)
 
 
+def _guards(planted: type[Guards]) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(book_module, "Guards", planted)
+
+
 def _lease(planted: type[MemoryLease]) -> Callable[[pytest.MonkeyPatch], None]:
     return lambda patch: patch.setattr(MemoryBus, "lease_type", planted)
 
@@ -164,7 +170,7 @@ def _runner(planted: type[Runner]) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 PLANTED = {
-    "the guard is off": _book(NoGuard),
+    "the guard is off": _guards(NoGuard),
     "a parked record is not in the state": _book(ParkedInMemoryOnly),
     "an un-awaited send": _lease(LostOutput),
     "progress is read before fencing": _lease(ReadBeforeFenced),
