@@ -247,7 +247,8 @@ def _row(one: Standing) -> tuple[object, ...]:
 def remove(
     streams: Annotated[list[str], typer.Argument(metavar="STREAM…", show_default=False)], bus: BusOption = None
 ) -> None:
-    """End streams: what has been decoded is worked off, and `ended` follows. What was found stays."""
+    """End streams: what has been decoded is worked off, and `ended` follows. What was found stays for as long as topics keep
+    it; once nothing of it is left, tables let go of the stream, too, but for one row that tells of the name."""
     _turn(bus, streams, "removed")
 
 
