@@ -15,8 +15,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt .ci/python
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
+# Files side by side, as many as there are cores, but no more than four: each may start a broker of its own.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The environment with everything the tests need; quick when nothing changed.
 setup:
