@@ -390,7 +390,7 @@ class Run:
             emit({"receipt": found})
         else:
             say(
-                f"{found['complete']} of {found['streams']} streams complete in {found['seconds']:.1f} s: "
+                f"{found['complete']} of {found['streams']} streams done in {found['seconds']:.1f} s: "
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
                 f"{self._unread()}{self.spending.short()}"
             )

@@ -60,5 +60,5 @@ def test_what_could_not_be_read_is_said_beside_the_share_that_was_covered(
     match, broken = film(tmp_path / "match.mp4", 4), tmp_path / "broken.mp4"
     broken.write_bytes(b"no film")
     assert exit_code(build(), ["run", str(match), str(broken), "--bus", bus]) == Code.INCOMPLETE
-    assert "1 of 2 streams complete" in (said := capfd.readouterr().err)
+    assert "1 of 2 streams done" in (said := capfd.readouterr().err)
     assert "100.0% covered of what could be read; 1 could not be" in said
