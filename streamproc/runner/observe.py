@@ -178,7 +178,8 @@ async def observed(
     else of the process is to be seen."""
     collector = Services(services)
     api = app(collector, registry or CollectorRegistry())
-    config = uvicorn.Config(api, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+    # Its own set-up of logging would close the handlers of everybody else in the process.
+    config = uvicorn.Config(api, host, port, log_config=None, log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:
         serving: asyncio.Task[Any] = tasks.create_task(server.serve())

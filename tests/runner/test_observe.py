@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,3 +85,18 @@ async def test_a_process_says_whether_it_lives_is_ready_and_what_it_does() -> No
         await service.drain()
         await task
         assert (await fetch(f"{base}/health/ready"))[0] == 503
+
+
+async def test_serving_leaves_the_logging_of_the_process_alone() -> None:
+    closed = []
+
+    class Theirs(logging.Handler):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    theirs = Theirs()
+    async with observed([], host="127.0.0.1", port=0):
+        pass
+    assert not closed
+    theirs.close()

@@ -64,7 +64,7 @@ class Assignor:
         claims = {member: msgspec.json.decode(said.user_data, type=Claim) for member, said in members.items()}
         shares = share(claims, self._weights(claims), self._partitions)
         self._shared = claims, shares
-        log.info("group of %d: %s, wanted %s", len(members), shares.given, shares.wanted)
+        log.debug("group of %d: %s, wanted %s", len(members), shares.given, shares.wanted)
         return {
             member: ConsumerProtocolMemberAssignment(
                 0,
