@@ -58,14 +58,15 @@ class Claims:
         """There is a store."""
         return self._store is not None
 
+    def limit(self, max_bytes: int) -> int:
+        """What is larger is checked in: than `max_bytes`, or, where there is a store, than the threshold for all topics."""
+        return min(max_bytes, self._threshold or max_bytes) if self._store else max_bytes
+
     async def check_in(self, entry: Entry, max_bytes: int) -> Entry:
-        """The entry, or a claim to it where it is larger than `max_bytes` (or than the threshold set for all topics)."""
-        limit = min(max_bytes, self._threshold or max_bytes)
-        if entry.value is None or entry.size <= limit:
+        """The entry, or a claim to it where it is larger than the limit."""
+        if entry.value is None or entry.size <= self.limit(max_bytes):
             return entry
         if self._store is None:
-            if entry.size <= max_bytes:
-                return entry
             raise TooLarge(
                 f"{entry.topic}: larger than the {max_bytes} bytes that a record may have there, and there is no store "
                 "for claim checks (setting claims.store)"

@@ -96,18 +96,9 @@ class Here:
         self._left_out: set[str] = set()
 
     async def start(self, plans: Sequence[Plan]) -> None:
-        from streamproc.cli.endpoints import served_as, with_stand_ins
-
-        fresh = [p for p in plans if p.service not in self._process.services]
-        served = with_stand_ins(self._told, [served_as(self._told, p.model) for p in fresh if p.model])
-        self._begin([p for p in fresh if not p.model])  # these need not wait for the client of the models
-        await self._has.add(served)
-        self._begin([p for p in fresh if p.model])
-
-    def _begin(self, plans: Sequence[Plan]) -> None:
-        self._process.start(plans)
         for plan in plans:
-            say(f"{plan.service} is up")
+            await self._equip(plan)
+        self._begin(plans)
 
     async def start_what_is_named(self) -> None:
         """Services of the sources that there are by now. One whose model is not known here is left to others."""
@@ -116,11 +107,28 @@ class Here:
         from streamproc.pipeline.parts import plan_of
 
         sources = (await streams.newest(self._bus)).values()
+        fresh: list[Plan] = []
         for service in dict.fromkeys(name for source in sources for name in owed(source)):
-            if service in self._left_out:
+            if service in self._left_out or service in self._process.services:
                 continue
             try:
-                await self.start([plan_of(service)])
+                plan = plan_of(service)
+                await self._equip(plan)
             except Misconfigured as e:
                 self._left_out.add(service)
                 say(f"{service} is left to other processes: {e}")
+            else:
+                fresh.append(plan)
+        self._begin(fresh)
+
+    async def _equip(self, plan: Plan) -> None:
+        from streamproc.cli.endpoints import served_as, with_stand_ins
+
+        if plan.model:
+            await self._has.add(with_stand_ins(self._told, [served_as(self._told, plan.model)]))
+
+    def _begin(self, plans: Sequence[Plan]) -> None:
+        """All at once: decoding waits only for readers who are there."""
+        self._process.start(plans)
+        for plan in plans:
+            say(f"{plan.service} is up")

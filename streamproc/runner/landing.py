@@ -89,16 +89,18 @@ class Landings:
         self._account(landing, size_bytes, loop.time() - self._began_s)
 
     async def _check_in(self, landing: Landing) -> None:
-        """Payloads too large for their topic go to the store first: a claim never lands before what it stands for."""
+        """Payloads that are too large go to the store first: a claim never lands before what it stands for."""
         claims = self.r.claims
         for i, entry in enumerate(landing.outputs) if claims else ():
-            limit = topic(entry.topic).max_bytes
-            while entry.size > limit and claims:
+            most = topic(entry.topic).max_bytes
+            while claims and entry.size > claims.limit(most):
                 try:
-                    entry = landing.outputs[i] = await claims.check_in(entry, limit)  # noqa: PLW2901  # the loop's condition is about the new one
+                    landing.outputs[i] = await claims.check_in(entry, most)
                 except Retryable as e:
                     log.warning("%s[%d]: %s", self.r.service, self.r.lease.partition, e)
                     await self.r.pause()
+                else:
+                    break
 
     async def _renewed(self) -> None:
         """Fenced if the lease is no longer ours; an unreachable bus is waited for."""

@@ -151,14 +151,16 @@ def test_ctrl_c_lets_what_is_under_way_land_and_says_how_to_go_on(match: Path) -
 def test_answers_that_lie_in_the_store_stand_in_the_files_too(
     match: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "a long story " * 2**17
+    text = "a long story " * 2**10
     monkeypatch.setenv("STREAMPROC_CLAIMS__STORE", str(here / "store"))
+    monkeypatch.setenv("STREAMPROC_CLAIMS__THRESHOLD_BYTES", "8192")
     with scripted(lambda _: text) as model:
         served = f"caption=openai-compatible@{model.url}"
         assert run(match, *LABELS, "--model", served, "--only", "caption", "--out", "results") == Code.DONE
     rows = [json.loads(row) for row in Path("results/match/captions.jsonl").read_text().splitlines()]
     assert len(rows) == 15
     assert {row["raw"] for row in rows} == {text}
+    assert {len(file.read_bytes()) > len(text) for file in (here / "store").rglob("*") if file.is_file()} == {True}
 
 
 def test_a_video_that_cannot_be_read_keeps_no_other_from_being_done(

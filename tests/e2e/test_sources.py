@@ -25,7 +25,7 @@ from streamproc.topics import partition_of, topic
 from tests.e2e.films import film
 
 LABELS = ("--set", "labels=red box")
-SLOWLY = ("--set", "ahead=8", "--set", "sampling.step_s=0.5", "--set", "sampling.window_s=1")
+SLOWLY = ("--set", "ahead=2", "--set", "sampling.step_s=0.5", "--set", "sampling.window_s=1")
 ENVIRONMENT = {**os.environ, "LOG_LEVEL": "warning"}
 
 
@@ -131,7 +131,7 @@ def test_a_change_takes_effect_at_a_window_and_every_service_owes_from_there(
 def test_a_service_that_is_named_later_is_complete_from_there_on(long: Path, capfd: pytest.CaptureFixture[str]) -> None:
     task = Path("task.toml")
     task.write_text(
-        'name = "plain"\nlabels = "red box"\nahead = 8\n[sampling]\nfps = 2\nstep_s = "0.5"\nwindow_s = "1"\n[caption]\n'
+        'name = "plain"\nlabels = "red box"\nahead = 2\n[sampling]\nfps = 2\nstep_s = "0.5"\nwindow_s = "1"\n[caption]\n'
     )
     assert sources("add", "m", long, "--task", task) == Code.DONE
     with up("m", capfd):

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from streamproc.bus.embedded import Embedded
 from streamproc.bus.embedded.place import SOCKET_PATH_BYTES, Place
 from streamproc.bus.embedded.wake import Wake
@@ -68,7 +70,8 @@ async def test_a_path_too_long_for_a_socket_gets_its_sockets_elsewhere(tmp_path:
     one.place.wake.rmdir()
 
 
-def test_every_process_finds_the_sockets_of_a_bus_in_the_same_place(tmp_path: Path) -> None:
+def test_every_process_finds_the_sockets_of_a_bus_in_the_same_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("b")  # a short one: see `Place.wake`
     place = Place(tmp_path / "bus.db", floor_bytes=0)
     place.make()
     assert place.wake == tmp_path / "bus.db.d" / "wake"
