@@ -95,6 +95,20 @@ def unhurried(opening: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
+async def undisturbed(closing: Coroutine[Any, Any, None]) -> None:
+    """To its end, which is near, however often whoever waits for it is cancelled meanwhile: half closed, a connection would
+    stay open for good."""
+    task, cancelled = asyncio.create_task(closing), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as e:
+            cancelled = e
+    if cancelled is not None:
+        raise cancelled
+    task.result()
+
+
 async def ended(connection: Any) -> None:
     """Close a connection and see it closed: with TLS, goodbyes take their time, also from a broker that turned us away."""
     end = connection.close()

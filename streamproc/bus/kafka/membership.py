@@ -57,7 +57,9 @@ class KafkaMembership:
         """Something was let go of since the group last heard from us what we hold."""
         self._queue: asyncio.Queue[KafkaLease | BaseException | None] = asyncio.Queue()
         """Bounded by the partitions there are."""
+        self._watching: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        """The watching, and the ends of leases that were lost."""
         self._assignor = Assignor(bus.partitions, claim=self._claim, weights=weights)
         self._group: Group | None = None
 
@@ -79,7 +81,8 @@ class KafkaMembership:
             # Somebody who died keeps the others waiting until his session is over.
             async with asyncio.timeout(2 * self._session_s + 5):
                 await self._group.assigned()
-        self._keep(asyncio.create_task(self._watch(self._group), name=f"watch {self.service}"))
+        self._watching = asyncio.create_task(self._watch(self._group), name=f"watch {self.service}")
+        self._keep(self._watching)
 
     async def exit(self) -> None:
         """Leaves at once: producers first, then the group, so that nobody is given what still has a writer."""
@@ -89,7 +92,7 @@ class KafkaMembership:
         self._end()
         for lease in self._leases.values():
             lease.lost.set()
-        for task in (*self._taking.values(), *self._tasks):
+        for task in (*self._taking.values(), *((self._watching,) if self._watching else ())):
             task.cancel()
         await asyncio.gather(*self._taking.values(), *self._tasks, return_exceptions=True)
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 
-from streamproc.bus.kafka.connections import CLOSE_S, Door, end, unhurried
+from streamproc.bus.kafka.connections import CLOSE_S, Door, end, undisturbed, unhurried
 from streamproc.bus.kafka.insides import TopicPartition
 from streamproc.bus.kafka.mapping import mapped
 from streamproc.errors import TooLarge
@@ -78,6 +78,9 @@ class Transactions:
 
     async def close(self) -> None:
         """Its end, in bounded time; a transaction under way is left to whoever opens the next."""
+        await undisturbed(self._close())
+
+    async def _close(self) -> None:
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=CLOSE_S)
         await end(self._producer, self._door, self._opening)

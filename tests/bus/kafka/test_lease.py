@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from streamproc.bus.contract import Landing
 from streamproc.bus.kafka import Kafka
@@ -341,3 +343,14 @@ def test_the_two_accounts_of_progress_are_compared_only_for_what_is_read(caplog:
     assert "landed up to 5, but the group's committed offset is 4" in caplog.text
     with pytest.raises(Corrupt):
         compare("svc[0]", Last(), {"in": 1}, ["in"])
+
+
+async def test_who_leaves_while_a_lease_is_taken_leaves_no_connection_open(bus: Kafka) -> None:
+    await bus.publish(entries(1))
+    for taken_s in (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08):
+        async with bus.join("svc", ["in"], weights=lambda: [1] * bus.partitions) as member:
+            await asyncio.sleep(taken_s)
+            await member.leave()
+    await bus.close()
+    producers = [found for found in gc.get_objects() if isinstance(found, AIOKafkaProducer)]
+    assert not [conn for producer in producers for conn in producer.client._conns.values() if conn.connected()]
