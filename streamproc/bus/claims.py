@@ -16,19 +16,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec.structs import replace
 
 from streamproc.errors import DiskFull, Misconfigured, Rejected, TooLarge, Unparseable, Unreachable
+from streamproc.objectstore import Opening
 from streamproc.wire import Entry, Stored
-
-if TYPE_CHECKING:
-    from obstore.store import S3Store
 
 CLAIM, DIGEST, SIZE = "claim", "claim-sha256", "claim-bytes"
 
@@ -217,68 +214,30 @@ class Bucket:
 
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         self.uri, self._now = url.rstrip("/"), now
-        self._opened: S3Store | None = None
+        self._objects = Opening(self.uri, what="claim store", within_s=30)
 
     async def put(self, name: str, payload: bytes) -> None:
-        with self._mapped() as obstore:
-            await obstore.put_async(self._store(), name, payload)
+        with self._objects.mapped() as (obstore, store):
+            await obstore.put_async(store, name, payload)
 
     async def get(self, name: str) -> bytes | None:
-        with self._mapped() as obstore:
+        with self._objects.mapped() as (obstore, store):
             try:
-                found = await obstore.get_async(self._store(), name)
+                found = await obstore.get_async(store, name)
                 return bytes(await found.bytes_async())
             except (
                 FileNotFoundError,
                 obstore.exceptions.NotFoundError,
             ):  # obstore raises the first, documents the second
-                await obstore.list_with_delimiter_async(self._store())  # fails where the bucket itself is not there
+                await obstore.list_with_delimiter_async(store)  # fails where the bucket itself is not there
                 return None
 
     async def sweep(self, older_than_s: float) -> int:
         before, swept = self._now() - older_than_s, 0
-        with self._mapped() as obstore:
-            async for batch in obstore.list(self._store()):
+        with self._objects.mapped() as (obstore, store):
+            async for batch in obstore.list(store):
                 old = [found["path"] for found in batch if found["last_modified"].timestamp() < before]
                 if old:
-                    await obstore.delete_async(self._store(), old)
+                    await obstore.delete_async(store, old)
                     swept += len(old)
         return swept
-
-    def _store(self) -> S3Store:
-        if self._opened is None:
-            from obstore.store import S3Store
-
-            self._opened = S3Store.from_url(
-                self.uri,
-                client_options={
-                    "timeout": timedelta(seconds=30),
-                    "connect_timeout": timedelta(seconds=5),
-                    "allow_http": True,  # who names an http:// endpoint means it
-                },
-                retry_config={
-                    "max_retries": 3,
-                    "retry_timeout": timedelta(seconds=20),
-                },  # then it is our turn: backoff, circuit
-            )
-        return self._opened
-
-    @contextmanager
-    def _mapped(self) -> Iterator[Any]:
-        """`Any`: the module of an extra that need not be installed."""
-        try:
-            import obstore
-            import obstore.exceptions
-        except ImportError as e:
-            raise Misconfigured(f"claims.store '{self.uri}' needs: pip install 'streamproc[s3]'") from e
-        try:
-            yield obstore
-        except (obstore.exceptions.InvalidPathError, obstore.exceptions.UnknownConfigurationKeyError) as e:
-            raise Misconfigured(f"claims.store '{self.uri}': {_first_line(e)}") from e
-        except (obstore.exceptions.BaseError, OSError) as e:
-            remedy = "See that the bucket is there, and AWS_ENDPOINT_URL, AWS_REGION and the credentials fit."
-            raise Unreachable(f"claim store {self.uri}", _first_line(e), remedy=remedy) from e
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

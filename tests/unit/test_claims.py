@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from streamproc.bus.claims import Bucket, Claims, Folder, Store, open_store
 from streamproc.errors import Misconfigured, Rejected, TooLarge, Unparseable, Unreachable
+from streamproc.objectstore import Opening
 from streamproc.topics import topic
 from streamproc.wire import Entry, Stored, decode
 from tests.s3 import environment, make_bucket, serving
@@ -223,10 +224,11 @@ async def test_a_server_that_does_not_answer_is_unreachable(aws: str, monkeypatc
 
 
 def test_every_error_of_the_library_is_mapped() -> None:
-    """All are below BaseError, which `Bucket` maps; those that no retry can mend are settings."""
+    """All are below BaseError, which `Opening` maps; those that no retry can mend are settings."""
     found = {n: c for n, c in vars(obstore.exceptions).items() if isinstance(c, type) and issubclass(c, Exception)}
+    bucket = Opening("s3://bucket", what="claim store", within_s=1)
     for name, error in found.items():
         settings = name in ("InvalidPathError", "UnknownConfigurationKeyError")
-        with pytest.raises(Misconfigured if settings else Unreachable) as caught, Bucket("s3://bucket")._mapped():
+        with pytest.raises(Misconfigured if settings else Unreachable) as caught, bucket.mapped():
             raise error("broken\n\nDebug source: …")
         assert "Debug" not in str(caught.value)
