@@ -112,7 +112,8 @@ def _named(model: str) -> str:
 
 async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> Code:
     from streamproc.cli.endpoints import budgets, environ
-    from streamproc.cli.run import Run, Streams, those_asked
+    from streamproc.cli.looking import Streams
+    from streamproc.cli.run import Run, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline import importing, outputs
     from streamproc.pipeline.means import means, reach

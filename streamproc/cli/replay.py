@@ -206,7 +206,8 @@ async def _work(
     workers: int,
 ) -> Code:
     from streamproc.cli.endpoints import budgets, environ
-    from streamproc.cli.run import Asked, Run, Streams, those_asked
+    from streamproc.cli.looking import Streams
+    from streamproc.cli.run import Asked, Run, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline.importing import owed
     from streamproc.pipeline.means import means, reach

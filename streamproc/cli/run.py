@@ -7,8 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,8 @@ from streamproc.cli.frame import (
     say,
     settings,
 )
-from streamproc.errors import Misconfigured, Rejected, Retryable
+from streamproc.cli.looking import Streams, looked_at
+from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
     from streamproc.bus.claims import Claims
@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from streamproc.cli.running import Spending
     from streamproc.messages import Source
     from streamproc.models.card import Served
-    from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.job import Entered
     from streamproc.pipeline.means import Means
     from streamproc.pipeline.parts import Plan
     from streamproc.pipeline.process import Process
     from streamproc.pipeline.progress import Progress
-    from streamproc.pipeline.streams import Wanted
     from streamproc.settings import Settings
     from streamproc.task import Task
-    from streamproc.video.sources import Found
 
 EPILOG = "Example: streamproc run match.mkv --task soccer --model detect=qwen2.5-vl-7b --out results"
 LOOK_EVERY_S = 0.5
@@ -144,7 +141,7 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     async with means(workers=workers, environ=keys, record=spending.hear, budgets=purse) as has:
         async with asyncio.TaskGroup() as tasks:  # workers look at the files while the client of the models is loaded
             tasks.create_task(with_models(has))
-            looking = tasks.create_task(_streams(arguments, asked, has, name=name))
+            looking = tasks.create_task(looked_at(arguments, asked, has, name=name))
         async with deployed(told) as bus, followed(bus) as progress:
             entered = await job.enter(bus, looking.result().wanted, again=asked.again)
             claims = open_claims(told)
@@ -181,79 +178,6 @@ def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Ser
             say(f"context is not among --only: {', '.join(sorted(waits))} waits for it a while, then goes without")
     models = dict.fromkeys(p.model for p in plans if p.model)
     return with_stand_ins(told, [named.get(model) or served_as(told, model) for model in models])
-
-
-# streams ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Streams:
-    """What the arguments stand for."""
-
-    wanted: list[Wanted] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Stream → why nothing of it can be looked at."""
-    finished: list[str] = field(default_factory=list)
-    """Streams whose results are complete in the output folder."""
-    looks: dict[str, Look] = field(default_factory=dict)
-    """Stream → what its file tells beforehand."""
-
-
-async def _streams(arguments: Sequence[str], asked: Asked, has: Means, *, name: str | None) -> Streams:
-    """Every stream that is to run, its file looked at and its grid laid."""
-    from streamproc.pipeline import outputs
-    from streamproc.video.sources import found
-
-    there = found(arguments, name=name)
-    if asked.out is not None:
-        outputs.check(asked.out)
-    streams, gate = Streams(), asyncio.Semaphore(2 * has.workers.size)
-
-    async def look(one: Found) -> Wanted | None:
-        async with gate:
-            return await _wanted(one, asked, has, streams)
-
-    async with asyncio.TaskGroup() as tasks:
-        looks = [tasks.create_task(look(one)) for one in there]
-    streams.wanted = [w for w in (look.result() for look in looks) if w is not None]
-    for stream, why in streams.unreadable.items():
-        say(f"{stream}: {why}")
-    if not streams.wanted and not streams.finished:
-        raise Rejected("none of the sources can be read")
-    return streams
-
-
-async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wanted | None:
-    """None where there is nothing to do: it cannot be read, or it is done."""
-    from streamproc.pipeline import outputs
-    from streamproc.pipeline.forecast import Look
-    from streamproc.pipeline.streams import Wanted
-    from streamproc.video import address
-    from streamproc.video.container import Limits
-    from streamproc.video.glance import Glance, Glanced
-    from streamproc.video.picture import LARGEST, shown_size
-    from streamproc.video.recipe import grid_of, sampling_of
-    from streamproc.video.windows import Cut
-
-    sampling = asked.task.sampling.model_dump()
-    glanced: Glanced | None = None
-    if not one.live:
-        try:
-            glanced = await has.workers.one(Glance(address.parse(one.uri), Limits()))
-        except (Rejected, Retryable) as e:  # a worker that died of it is Retryable; the file is none the better for it
-            streams.unreadable[one.name] = str(e)
-            return None
-    grid = grid_of(sampling, glanced)
-    if glanced and glanced.duration_s:
-        cut = Cut.on(grid, sampling_of(sampling, grid))
-        frames = min(cut.samples(0, 1)[1], cut.sampling.frames or LARGEST)
-        width, height = shown_size(glanced.width, glanced.height, Fraction(1), cut.sampling.look.longest)
-        streams.looks[one.name] = Look(cut.count(glanced.duration_s), frames, width, height)
-    wanted = Wanted(name=one.name, uri=one.uri, live=one.live, grid=grid, task=asked.task)
-    if asked.out and not asked.again and await asyncio.to_thread(outputs.finished, asked.out, wanted):
-        streams.finished.append(one.name)
-        return None
-    return wanted
 
 
 # running ------------------------------------------------------------------------------------------------------------
