@@ -33,7 +33,7 @@ from streamproc.errors import Expired
 from streamproc.topics import topic
 from streamproc.wire import Stored
 from tests.chaos.endpoint import Call, Endpoint, Key
-from tests.chaos.stages import EVERY
+from tests.chaos.stages import rows
 from tests.chaos.weather import Harm, Workers
 
 K = TypeVar("K", bound=Hashable)
@@ -117,11 +117,10 @@ async def _sums(bus: Bus, streams: dict[str, int], found: Findings) -> None:
         if record.event is not None:
             events[record.stream].append((record.index, record.event.details))
     for stream, count in streams.items():
-        rows = [i for i in range(count) if i % EVERY == 0] + [count]
-        numbers = [n for n, _ in events[stream]]
-        found.lost += len(set(range(len(rows))) - set(numbers))
+        expected, numbers = rows(count), [n for n, _ in events[stream]]
+        found.lost += len(set(range(len(expected))) - set(numbers))
         found.doubled += len(numbers) - len(set(numbers))
-        for (number, details), row in zip(sorted(events[stream]), rows, strict=False):
+        for (number, details), row in zip(sorted(events[stream]), expected, strict=False):
             seen = min(row + 1, count)
             if details != f"{seen} {seen * (seen - 1) // 2}":
                 found.inexact += 1

@@ -65,6 +65,11 @@ class Sum(Fold):
         return [Event.of(row, until_index=None, event=life)], total
 
 
+def rows(count: int) -> list[int]:
+    """Of a stream with so many windows, those that the fold tells of, the end among them."""
+    return [*range(0, count, EVERY), count]
+
+
 async def open_bus(where: str, *, session_s: float) -> Bus:
     """`embedded:PATH`, or `kafka:PREFIX@BOOTSTRAP`."""
     kind, rest = where.split(":", 1)
