@@ -157,7 +157,7 @@ class _Row(Struct, gc=False):
     label: str | None = None
     game_time: str | None = msgspec.field(default=None, name="gameTime")
     position: int | float | str | None = None
-    half: int | str | None = None
+    half: int | float | str | None = None
     confidence: float | str | None = None
     visibility: str | None = None
     team: str | None = None
@@ -261,7 +261,7 @@ def _label_spot(row: _Row, place: _Place) -> Spot | None:
 def _prediction_spot(row: _Row, place: _Place) -> Spot | None:
     label, said = _label(row, place), _said_time(row, place)
     confidence = _confidence(row, place)
-    half = _whole(row.half, place, "half")
+    half = _half(row, place)
     if said is not None and said[0] != half:
         place.odd("gameTime names another half than 'half', which is believed", f"{row.game_time}, {half}")
     if row.position is None:
@@ -319,6 +319,13 @@ def _whole(value: float | str | None, place: _Place, name: str) -> int:
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             return int(float(value))
         raise Rejected(f"{place}: {name} '{value}' is not a whole number") from e
+
+
+def _half(row: _Row, place: _Place) -> int:
+    """1.0 is 1, as pandas writes it; 1.5 is no half rounded down, as a position of 10000.5 is."""
+    if isinstance(row.half, float) and not row.half.is_integer():
+        raise Rejected(f"{place}: half '{row.half}' is not a whole number")
+    return _whole(row.half, place, "half")
 
 
 def _is_half(half: int, place: _Place) -> bool:

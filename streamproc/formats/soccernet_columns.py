@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from streamproc.formats import soccernet
@@ -22,7 +22,7 @@ from streamproc.formats.soccernet import AS_LONG_AS_A_VECTOR_MS, LABELS, ROUNDED
 
 NUMBER: Final = {name: number for number, name in enumerate(LABELS)}
 NONE: Final = -(1 << 60)
-"""Stands where there is nothing; no file can say it, as every number below 0 is odd."""
+"""Stands where there is nothing; no file can say it, as what it says is 0 or more."""
 _HALF: Final = 1 << 40
 """A gameTime as one number: so many for each half, and its milliseconds."""
 
@@ -62,8 +62,8 @@ class _Row(Struct, gc=False):
     position: int
     half: int
     confidence: float
-    start_ms: int = NONE
-    end_ms: int = NONE
+    start_ms: Annotated[int, Meta(ge=0)] = NONE
+    end_ms: Annotated[int, Meta(ge=0)] = NONE
 
 
 class _File(Struct):

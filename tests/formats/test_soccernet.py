@@ -61,7 +61,7 @@ def test_labels_come_back_as_they_were_written(spots: list[Spot], shown: bool) -
 
 
 def test_numbers_may_be_numbers_or_texts_and_a_byte_order_mark_is_no_matter() -> None:
-    data = predictions({"position": 10000, "half": 1, "confidence": 0.5}, {})
+    data = predictions({"position": 10000, "half": 1, "confidence": 0.5}, {"position": 10000.0, "half": 1.0})
     assert (
         read(data)[0]
         == read(b"\xef\xbb\xbf" + data)[0]
@@ -154,6 +154,7 @@ def test_a_label_without_position_is_at_its_gametime() -> None:
         ({"start_ms": 5, "end_ms": 4}, "row 1: a stretch from 5 to 4 ms"),
         ({"start_ms": "soon", "end_ms": 4}, "row 1: start_ms 'soon' is not a whole number"),
         ({"half": None}, "row 1: no half"),
+        ({"half": 1.5}, "row 1: half '1.5' is not a whole number"),
         ({"label": None}, "row 1: no label"),
         ({"gameTime": "12:34"}, "row 1: gameTime '12:34' is not like '1 - 12:34'"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamproc.errors import Rejected
@@ -38,7 +38,7 @@ ODD: dict[str, list[Any]] = {
         "1e3",
         " 8000",
     ],
-    "half": [1, 2, "2", "3", 0, None, 1.0, "one"],
+    "half": [1, 2, "2", "3", 0, None, 1.0, 1.5, "1.0", "one"],
     "confidence": [0.5, 1, 0, "1", "1.5", "-0", "nan", -0.1, None, "high", True, [0.5]],
     "start_ms": [0, "100", 9000, 20_000, -1, None, NONE, "null"],
     "end_ms": [10_000, 12_000.0, "12000", None, NONE, 10**19],
@@ -64,6 +64,11 @@ def row_by_row(data: bytes, *, file: str, problems: Problems) -> Columns:
 
 
 @given(st.lists(ROWS, max_size=3), st.sets(st.sampled_from(sorted(PLAIN)), max_size=1))
+@example([{"half": 1.0}], set())
+@example([{"half": 1.5}], set())
+@example([{"half": "1.0"}], set())
+@example([{"start_ms": NONE}], set())
+@example([{"start_ms": NONE, "end_ms": NONE}], set())
 def test_columns_are_the_rows_however_odd_they_are(rows: list[dict[str, Any]], lacking: set[str]) -> None:
     whole = {name: value for name, value in PLAIN.items() if name not in lacking}
     data = json.dumps({"predictions": [PLAIN, *(whole | row for row in rows)]}).encode()
