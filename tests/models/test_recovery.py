@@ -71,6 +71,13 @@ def test_the_judge_of_invention_sees_a_planted_invention() -> None:
     assert invented(text, msgspec.structs.replace(read, events=(Event(label="Goal", team="home"),)))
 
 
+def test_the_judge_of_invention_knows_an_escape_from_an_escaped_one() -> None:
+    text = r'[{"label": "Goal", "details": "\\u00e9l\u00e9"}]'
+    read = events(text, SOCCER)
+    assert read.events[0].details == r"\u00e9lé"
+    assert invented(text, read) is None
+
+
 @given(st.text())
 def test_any_text_is_read_the_same_twice(text: str) -> None:
     assert events(text, SOCCER) == events(text, SOCCER)

@@ -113,7 +113,8 @@ _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,3}))?")
 
 def invented(text: str, answer: Answer) -> str | None:
     """What of an answer is not in the text, word by word and number by number."""
-    plain = _unescaped(_unescaped(text))  # twice: JSON may stand in a string of JSON
+    once = _unescaped(text)
+    plain = f"{once} {_unescaped(once)}"  # twice, too: JSON may stand in a string of JSON
     words = set(_WORD.findall(f"{text} {plain}".lower()))
     numbers = {
         float(f"{number[:300]}e{power}")
