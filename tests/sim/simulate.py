@@ -104,13 +104,16 @@ def _second(world: World, first: Source) -> Source:
     """Another set of models, from an index that decode cannot have reached so far."""
     models = MODELS[:1] if MODELS[1] in first.services else MODELS
     seen = max((r.until for r in world.records("windows") if r.stream == first.stream), default=0)
+    gaps = {int(a): b for a, b in first.task["gaps"].items()}
+    beyond = seen + toys.AHEAD + 2
+    beyond = next((b for a, b in gaps.items() if a < beyond < b), beyond)  # a gap is made in one step, before or after
     return toys.source(
         first.stream,
         services=("decode", "context", *models, "dedup", "describe"),
         count=first.task["count"],
-        gaps={int(a): b for a, b in first.task["gaps"].items()},
+        gaps=gaps,
         revision=1,
-        from_index=seen + toys.AHEAD + 2,
+        from_index=beyond,
     )
 
 
