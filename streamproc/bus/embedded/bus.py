@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -111,6 +112,8 @@ class Embedded:
 
     def __init__(self) -> None:
         self._memberships: set[EmbeddedMembership] = set()
+        self._left: set[int] = set()
+        """Members that have not said goodbye so far. Their process lives, so they would lead, and be given partitions."""
         self._tables: dict[Part, EmbeddedTable] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """Started by calls of any task and ended by `close`, which no TaskGroup spans; a failure fails the bus."""
@@ -222,8 +225,13 @@ class Embedded:
             self._memberships.discard(membership)
             tending.cancel()
             await asyncio.wait([tending])
+            membership.end()
             if not self._closed:  # else all that was ours went with it
-                await membership.part()
+                self._left.add(member)
+                try:
+                    await self._say_goodbye()
+                except Retryable as e:
+                    log.warning("%s: %s; leaving a moment later", service, e)
 
     async def members(self, service: str) -> dict[str, list[int]]:
         name = self.catalog.prefix + service
@@ -328,6 +336,7 @@ class Embedded:
             try:
                 if not await self.reader.call(self._beat):
                     await self._revive()
+                await self._say_goodbye()
                 self.heads.stir()
                 now_s = time.monotonic()
                 if now_s - trimmed_s > TRIM_EVERY_S:
@@ -359,6 +368,12 @@ class Embedded:
             membership.revived(owned)
         self.presence.revived(beat_s)
 
+    async def _say_goodbye(self) -> None:
+        """Give back what members that left still held."""
+        for member in list(self._left):
+            await self.writer.do(Plain(partial(_part, member=member)))
+            self._left.discard(member)
+
     def _claim_trim(self, tx: Tx) -> bool:
         """One process trims for all."""
         rows = tx.db.execute(
@@ -366,3 +381,7 @@ class Embedded:
             (tx.now_ms, int(TRIM_EVERY_S * 900)),
         )
         return bool(rows.fetchall())
+
+
+def _part(tx: Tx, member: int) -> None:
+    roster.part(tx.db, member)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streamproc.bus.contract import Lease
@@ -16,7 +17,7 @@ from streamproc.bus.embedded import roster
 from streamproc.bus.embedded.lease import EmbeddedLease, load
 from streamproc.bus.embedded.log import Part
 from streamproc.bus.embedded.presence import Standing
-from streamproc.bus.embedded.writer import Plain
+from streamproc.bus.embedded.writer import Plain, Tx
 from streamproc.errors import Fenced, Misconfigured, Retryable
 
 if TYPE_CHECKING:
@@ -88,11 +89,6 @@ class EmbeddedMembership:
             except TimeoutError:
                 continue
 
-    async def part(self) -> None:
-        """Leave, and give back what is still held."""
-        self.end()
-        await self._bus.writer.do(Plain(lambda tx: roster.part(tx.db, self._member)))
-
     def revived(self, owned: set[tuple[int, int]]) -> None:
         """We were stopped for longer than the session; `owned` are the (lease, epoch) that nobody took meanwhile."""
         for lease in self._held.values():
@@ -111,8 +107,11 @@ class EmbeddedMembership:
             held = self._held.get(row.partition)
             if held is not None:
                 await self._keep_or_hand_over(held, row.assigned)
-            elif row.assigned == self._member and seen.takeable(row, self._member, standing):
-                await self._take(row)
+            elif row.assigned == self._member:
+                if seen.takeable(row, self._member, standing):
+                    await self._take(row)
+            elif row.owner == self._member:  # it could not be given back
+                await self._bus.writer.do(Plain(partial(_release, row=row)))
 
     async def _keep_or_hand_over(self, held: EmbeddedLease, assigned: int | None) -> None:
         if assigned in (self._member, None):
@@ -176,3 +175,7 @@ class EmbeddedMembership:
             return
         self._held[row.partition] = lease
         self._taken.put_nowait(lease)
+
+
+def _release(tx: Tx, row: roster.Owned) -> None:
+    roster.release(tx.db, row.id, row.epoch)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 
-from streamproc.bus.contract import Landing, Lease
+from streamproc.bus.contract import Landing, Lease, Membership
 from streamproc.bus.embedded import Embedded, roster
 from streamproc.bus.embedded.writer import Plain
-from streamproc.errors import Fatal, Fenced, Misconfigured, UnseenEnd
+from streamproc.errors import Fatal, Fenced, Misconfigured, Unreachable, UnseenEnd
 from streamproc.wire import Entry
 from tests.bus.embedded.conftest import entry, first, leased, topic, until
 
@@ -55,6 +57,57 @@ async def test_a_zombie_of_a_service_that_was_forgotten_is_not_its_successor(ope
             with pytest.raises(Fenced):
                 await old.land(Landing(1, [entry("out", b"doubled")]))
     assert await bus.span("out", 0) == (0, 0)
+
+
+async def test_a_member_that_could_not_say_goodbye_stands_in_nobodys_way(opened: Open) -> None:
+    bus = await opened(busy_s=0.1, session_s=1.0)
+    await bus.create([topic("in")])
+    async with AsyncExitStack() as stack:
+        await first(await stack.enter_async_context(bus.join("count", ["in"], weights=lambda: [1, 1])))
+        with _blocked(bus):
+            await stack.aclose()
+    async with asyncio.timeout(10), leased(bus) as lease:
+        assert lease.fresh()
+    assert await bus.members("count") == {}
+
+
+async def test_a_lease_that_could_not_be_given_back_goes_to_who_should_have_it(opened: Open) -> None:
+    one, two = await opened(busy_s=0.1, session_s=1.0), await opened(session_s=1.0)
+    await one.create([topic("in")])
+    async with asyncio.timeout(20), one.join("count", ["in"], weights=lambda: [1, 1]) as ours:
+        held = [lease async for lease in _some(ours, 2)]
+        async with two.join("count", ["in"], weights=lambda: [1, 1]) as theirs:
+            wanted = await _wanted(held)
+            with _blocked(one), pytest.raises(Unreachable):
+                await wanted.release()
+            assert (await first(theirs)).partition == wanted.partition
+
+
+async def _some(membership: Membership, count: int) -> AsyncIterator[Lease]:
+    async for lease in membership.leases():
+        yield lease
+        count -= 1
+        if not count:
+            return
+
+
+async def _wanted(held: list[Lease]) -> Lease:
+    waits = {asyncio.create_task(lease.wanted.wait()): lease for lease in held}
+    done, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in others:
+        wait.cancel()
+    return waits[done.pop()]
+
+
+@contextmanager
+def _blocked(bus: Embedded) -> Iterator[None]:
+    """The gate, as if a process were stopped in it."""
+    fd = os.open(bus.place.gate, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _forget(service: str) -> Plain:
