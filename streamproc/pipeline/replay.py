@@ -4,8 +4,8 @@ A replay has a life, numbers and revisions of its own: number 0 is the first of 
 it is complete in itself, and nothing of months before it has to be accounted for. Times are the original's. What stands
 before the point it begins at is as it was: those sections of the task too, and what services said there is theirs.
 
-The range is `replay_range`'s, windows and footage are `stages.replay`'s, results that are said again `replay_said`'s; how many there are left, and
-what they will cost, `replay_forecast`'s.
+The range is `replay_range`'s, windows and footage are `stages.replay`'s; which results are said again is `replay_results`',
+and how, `replay_said`'s; how many there are left, and what they will cost, `replay_forecast`'s.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from streamproc.pipeline.parts import DECODE, PARTS, Plan, check_fed, plan_of, p
 from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.replay_archive import Archive
 from streamproc.pipeline.replay_range import WINDOWS, Lives, Wish
+from streamproc.pipeline.replay_results import Left, Results, results
 from streamproc.pipeline.streams import Wanted
 from streamproc.stages.replay import FOOTAGE, Original, is_replay
 from streamproc.task import Task
@@ -32,8 +33,6 @@ from streamproc.topics import topic
 POINTS: Final = (WINDOWS, "captions", "detections", "incidents", "events", "descriptions", FOOTAGE)
 PICTURES: Final = (WINDOWS, FOOTAGE)
 """Points at which nothing has been said so far."""
-ROOTS: Final = ("dedup", "locate")
-"""Stages whose results have numbers of their own."""
 FOR_EVER_MS: Final = 1 << 62
 SHIFTED: Final = "@"
 """Stands before the name of a replay."""
@@ -49,6 +48,8 @@ class Replay:
     """Services that do their work anew, in the order of the flow."""
     results: Mapping[str, Sequence[Record]]
     """Topic → records of the original that are said again; none where windows are, which are read as they are needed."""
+    left: Sequence[Left]
+    """Events that are open where it ends."""
     contexts: Sequence[Context]
     expired: int
     """Windows of the range that are no longer there."""
@@ -114,7 +115,9 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     end_ms = replay_range.end_ms(lives, progress, said or (DECODE,), until)
     to_the_end = any(progress.of(old, s).count == until for s in (DECODE, *said))
     told_ms = (lives.starts_ms(begin), FOR_EVER_MS if to_the_end else end_ms)  # at its end a stream tells what was open
-    results, ranges = await _results(archive, old, said, (begin, until), told_ms)
+    found = await results(
+        archive, old, said, windows=(begin, until), times_ms=told_ms, ranges=ours.ranges if ours else None
+    )
     offset, expired = await replay_range.left(archive, lives, (begin, until)) if wish.at == WINDOWS else (0, 0)
     if wish.at == FOOTAGE:
         await asyncio.to_thread(replay_range.check_recorded, lives, _footage_of(old), begin, until)
@@ -122,7 +125,10 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
         stream=old.stream,
         generation=old.generation,
         at=wish.at,
-        ranges=ours.ranges if ours else ranges | {DECODE: replay_range.shifted(pieces, begin, until, end_ms, wish)},
+        ranges=ours.ranges
+        if ours
+        else found.ranges | {DECODE: replay_range.shifted(pieces, begin, until, end_ms, wish)},
+        left=ours.left if ours else len(found.left),
         said=said,
         end_ms=ours.end_ms if ours else end_ms,
         offset=ours.offset if ours else offset,
@@ -137,12 +143,13 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
             f"stream '{wish.name}' is there already{' with another ' + ', '.join(others[:5]) if ours else ''}; nothing is "
             "overwritten: --as names another"
         )
-    warnings = [*_warned(results, ranges, lives.starts_ms(begin)), *lives.warnings]
+    warnings = [*_warned(found, lives.starts_ms(begin)), *lives.warnings]
     return Replay(
         original=original,
         revisions=tuple(sources),
         redone=redoes,
-        results=results,
+        results=found.records,
+        left=found.left[: original.left],
         contexts=_held(contexts, begin, until) if task.context else (),
         expired=expired,
         warnings=warnings,
@@ -240,40 +247,14 @@ def _revisions(
     return found
 
 
-async def _results(
-    archive: Archive, old: Source, said: Sequence[str], numbers: tuple[int, int], times_ms: tuple[int, int]
-) -> tuple[dict[str, list[Record]], dict[str, tuple[int, int]]]:
-    """Records in the range, by topic; and which numbers those are, by root."""
-    names = sorted({name for s in said for name in PARTS[s.partition(".")[0]].kind.writes if name in POINTS})
-    found: dict[str, list[Record]] = {}
-    ranges: dict[str, tuple[int, int]] = {}
-    for name in names:
-        for record in await archive.results(name, old.stream, old.generation):
-            if record.service not in said or record.ended:
-                continue
-            if record.root == DECODE:
-                inside = record.index < numbers[1] and record.until > numbers[0]
-            else:
-                inside = times_ms[0] <= record.start_ms < times_ms[1]
-                if inside and record.service == record.root:
-                    lo, hi = ranges.get(record.root, (record.index, record.until))
-                    ranges[record.root] = min(lo, record.index), max(hi, record.until)
-            if inside:
-                found.setdefault(name, []).append(record)
-    for service in said:
-        if service.partition(".")[0] in ROOTS:
-            ranges.setdefault(service, (0, 0))  # it has said nothing there
-    return found, ranges
-
-
-def _warned(results: Mapping[str, Sequence[Record]], ranges: Mapping[str, tuple[int, int]], begin_ms: int) -> list[str]:
+def _warned(found: Results, begin_ms: int) -> list[str]:
     """Of what is numbered by itself nobody knows how much of it there was."""
     said = []
-    for records in results.values():
-        roots = {r.root for r in records if r.service == r.root and r.root in ranges}
+    for records in found.records.values():
+        roots = {r.root for r in records if r.service == r.root and r.root in found.ranges}
         for root in sorted(roots):
-            lo, _ = ranges[root]
-            first = min((r for r in records if r.service == root and r.index == lo), key=lambda r: r.index)
+            lo, _ = found.ranges[root]
+            first = min((r for r in records if r.service == root), key=lambda r: r.index)
             if begin_ms == 0 and lo > 0:
                 said.append(f"what {root} said before {first.start_ms / 1000:g} s has expired")
     return said

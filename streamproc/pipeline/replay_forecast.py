@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streamproc.messages import Answer, Tokens
+from streamproc.messages import Answer, Record, Tokens
 from streamproc.models.card import Price
 from streamproc.pipeline.parts import DECODE, PARTS, Plan
 from streamproc.pipeline.replay import Replay
@@ -63,7 +63,7 @@ async def _share(archive: Archive, replay: Replay, plan: Plan, price: Price | No
     begin_ms = replay.revisions[0].grid.starts_ms(0)
     said: dict[str, list[Answer]] = {}
     for record in await archive.results(kind.writes[0], original.stream, original.generation):
-        inside = begin_ms <= record.start_ms < original.end_ms or record.start_ms == record.end_ms == original.end_ms
+        inside = _of_range(record, replay, begin_ms)
         if isinstance(record, Answer) and record.tokens is not None and inside and _alike(record.service, plan):
             said.setdefault(record.service, []).append(record)
     answers = said.get(plan.service) or next(iter(said.values()), [])
@@ -83,6 +83,17 @@ async def _share(archive: Archive, replay: Replay, plan: Plan, price: Price | No
         tokens_out=round(whole.out * share),
         money=cost,
     )
+
+
+def _of_range(record: Record, replay: Replay, begin_ms: int) -> bool:
+    """Who answers what is said again goes by its numbers, and by that of what is closed where the range ends."""
+    original = replay.original
+    if record.root != DECODE and record.root in original.ranges:
+        lo, hi = original.ranges[record.root]
+        closed = [(left.last.root, left.closed_at) for left in replay.left]
+        return lo <= record.index < hi or (record.root, record.index) in closed
+    at_its_end = record.start_ms == record.end_ms == original.end_ms
+    return begin_ms <= record.start_ms < original.end_ms or at_its_end
 
 
 def _alike(service: str, plan: Plan) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,10 +22,12 @@ from streamproc.pipeline import streams
 from streamproc.pipeline.job import Entered
 from streamproc.pipeline.parts import DECODE, PARTS
 from streamproc.pipeline.progress import Account, Progress
-from streamproc.pipeline.replay import ROOTS, Replay
+from streamproc.pipeline.replay import Replay
 from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.replay_results import DEDUP, LOCATE, ROOTS, Left
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import HOUR_MS, Cover, sub_key
+from streamproc.stages.ensemble.stage import NOT_CLOSED
 from streamproc.stages.replay import EXPIRED
 from streamproc.topics import topic
 from streamproc.wire import Entry
@@ -117,7 +119,28 @@ class Saying:
             at, at_ms = b, record.end_ms
         if at < hi:
             yield from self._lost(service, root, at, hi, at_ms)
-        yield self._ended(service, root, hi - lo)
+        closing = self.original.left if root == DEDUP else 0
+        for number, left in enumerate(islice(chain(self.one.left, repeat(None)), closing), hi - lo):
+            yield self._closing(service, root, number, left, records)
+        yield self._ended(service, root, hi - lo + closing)
+
+    def _closing(self, service: str, root: str, number: int, left: Left | None, records: Sequence[Record]) -> Record:
+        """Of an event that is open where the range ends: its last step, or what was said of it once it was closed."""
+        end_ms = self.original.end_ms
+        if service == root:
+            found: Record | None = left.last if left else None
+        else:
+            found = next((r for r in records if left and r.index == left.closed_at), None)
+        if found is None:
+            why = EXPIRED if left is None or left.closed_at is not None else NOT_CLOSED
+            source = self._source(root, number, end_ms)
+            return self._plain(service, root, source, number, number + 1, end_ms, end_ms, reason=why)
+        ours = replace(self._ours(found, service, root, number, number + 1), start_ms=end_ms, end_ms=end_ms)
+        if ours.utc is not None:
+            ours = replace(ours, utc=self.original.utc(end_ms))
+        if isinstance(ours, Event) and ours.event is not None:
+            ours = replace(ours, event=replace(ours.event, state="close", revision=ours.event.revision + 1))
+        return ours
 
     def _ours(self, record: Record, service: str, root: str, lo: int, hi: int) -> Record:
         source, grid_rooted = self._source(root, lo, record.start_ms), root == DECODE
@@ -132,6 +155,12 @@ class Saying:
         }
         if cut:
             fields |= {"start_ms": source.grid.starts_ms(lo), "end_ms": source.grid.starts_ms(hi)}
+        elif root.partition(".")[0] == LOCATE:  # of a stretch that may reach beyond the range
+            begin_ms, end_ms = self.one.revisions[0].grid.starts_ms(0), self.original.end_ms
+            start_ms = max(begin_ms, record.start_ms)
+            fields |= {"start_ms": start_ms, "end_ms": min(end_ms, record.end_ms)}
+            if record.utc is not None:
+                fields["utc"] = self.original.utc(start_ms)
         if isinstance(record, Event) and record.event is not None:
             begin = self.original.begin
             fields["event"] = replace(

@@ -49,6 +49,8 @@ class Original:
     """The topic that is said again, or footage."""
     ranges: Mapping[str, tuple[int, int]]
     """Root → [begin, until) of its numbers."""
+    left: int = 0
+    """Events that the range leaves open; they are closed behind the numbers of theirs."""
     said: tuple[str, ...] = ()
     """Services whose words are said again; they do nothing anew."""
     end_ms: int
@@ -94,6 +96,8 @@ class Original:
             "asked": self.asked,
             "footage": f"{generation}:{int(live)}:{stream}",
         }
+        if self.left:
+            told["left"] = self.left
         if self.began_ms is not None:
             told["began_ms"] = self.began_ms
         return f"{SCHEME}{quote(self.stream, safe='')}?{urlencode(told, safe=',:')}"
@@ -109,6 +113,7 @@ class Original:
                 generation=int(told["generation"]),
                 at=told["at"],
                 ranges=dict(_range(part) for part in told["ranges"].split(",")),
+                left=int(told.get("left", 0)),
                 said=tuple(s for s in told["said"].split(",") if s),
                 end_ms=int(told["end_ms"]),
                 offset=int(told["offset"]),

@@ -216,6 +216,7 @@ async def test_a_recording_that_is_not_there_fails_the_range_and_the_replay_ends
         original(0, 5),
         original(2, 9, stream="a b/ü@x?y=1&z", said=("detect.a", "dedup"), asked="20:45..", offset=7),
         original(0, 1, footage_of=("was", 3, True), began_ms=1_700_000_000_123),
+        original(0, 1, at="events", left=2, ranges={"decode": (0, 1), "dedup": (3, 9)}),
         original(0, 1, footage_of=("a:b/c", 2, True), ranges={"decode": (0, 1), "locate.m": (3, 9)}),
     ],
 )
