@@ -17,13 +17,12 @@ from typing import Any
 
 import pytest
 
-from streamproc import wire
 from streamproc.bus.embedded import Embedded
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.messages import Event, Window
-from streamproc.topics import partition_of, topic
 from tests.e2e.films import film
+from tests.e2e.logs import records
 
 LABELS = ("--set", "labels=red box, blue box")
 BOXES = (("red", 4.0, 9.0), ("blue", 14.0, 17.0), ("red", 24.0, 27.0))
@@ -60,22 +59,6 @@ def streamproc(*arguments: str | Path) -> int:
 def started(*arguments: str | Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "streamproc", *map(str, arguments)]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def records(name: str, stream: str, bus: str = "streamproc.db") -> list[Any]:
-    """All that a topic holds of a stream, in the order of the log."""
-
-    async def read() -> list[Any]:
-        log = await Embedded.open(Path(bus))
-        try:
-            p = partition_of(stream, log.partitions)
-            span = await log.span(name, p)
-            stored = await log.read(name, p, span.begin, max_records=100_000, max_bytes=2**28) if span.end else []
-            return [wire.decode(topic(name), s) for s in stored if s.key == stream.encode()]
-        finally:
-            await log.close()
-
-    return asyncio.run(read())
 
 
 def done(windows: list[Window]) -> Iterator[Window]:
@@ -149,11 +132,13 @@ def test_what_was_known_of_the_original_is_known_of_its_replay_and_not_asked_aga
     bus = ("--bus", "embedded:demo.db")
     assert streamproc("run", match, "--task", "demo", *bus) == Code.DONE
     assert streamproc("replay", "match", "--as", "x", "--from", "10", *bus) == Code.DONE
-    drawn_on = {d.context for d in records("detections", "match", "demo.db") if d.context}
+    drawn_on = {d.context for d in records("detections", "match", "embedded:demo.db") if d.context}
     assert {
-        d.context.replace("/match@x/", "/match/") for d in records("detections", "match@x", "demo.db") if d.context
+        d.context.replace("/match@x/", "/match/")
+        for d in records("detections", "match@x", "embedded:demo.db")
+        if d.context
     } == (drawn_on)
-    assert not any(r.service.startswith("context") for r in records("coverage", "match@x", "demo.db"))
+    assert not any(r.service.startswith("context") for r in records("coverage", "match@x", "embedded:demo.db"))
 
 
 def test_footage_is_decoded_again_over_the_same_range_at_another_rate(here: Path) -> None:

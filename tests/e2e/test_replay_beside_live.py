@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import pytest
 
 from streamproc.cli.frame import Code
-from tests import brokers
 from tests.e2e.films import film
+from tests.e2e.logs import EITHER, chosen
 
 pytestmark = pytest.mark.timeout(600)
 DEADLINE_S = 240
@@ -27,17 +26,10 @@ WINDOWS = 8
 """Of 2 s each, and then the camera has shown both boxes."""
 
 
-@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)], autouse=True)
+@pytest.fixture(params=EITHER, autouse=True)
 def _bus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    chosen(request.param, monkeypatch, tmp_path)
     monkeypatch.setenv("LOG_LEVEL", "error")
-    bus = "embedded:./streamproc.db"
-    if request.param == "kafka":
-        if (why := brokers.missing()) and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
-        bus = f"kafka://{brokers.shared()}"
-        monkeypatch.setenv("STREAMPROC_TOPIC_PREFIX", f"replay-{uuid4().hex[:8]}-")
-    monkeypatch.setenv("STREAMPROC_BUS", bus)
     assert ended("topics", "create", "--partitions", "2", "--replication", "1") == Code.DONE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -17,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from streamproc import wire
-from streamproc.bus.embedded import Embedded
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
-from streamproc.topics import partition_of, topic
 from tests.e2e.films import film
+from tests.e2e.logs import records, until_some
 
 LABELS = ("--set", "labels=red box")
 SLOWLY = ("--set", "ahead=2", "--set", "sampling.step_s=0.5", "--set", "sampling.window_s=1")
+PACED = 'ahead = 2\n[sampling]\nfps = 2\nstep_s = "0.5"\nwindow_s = "1"\n'
+JUDGED = '[ensemble]\nover = "events"\n'
 ENVIRONMENT = {**os.environ, "LOG_LEVEL": "warning"}
 
 
@@ -51,20 +50,6 @@ def listed(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return {(row := json.loads(text))["stream"]: row for text in capfd.readouterr().out.splitlines()}
 
 
-def records(name: str, stream: str) -> list[Any]:
-    async def read() -> list[Any]:
-        log = await Embedded.open(Path("streamproc.db"))
-        try:
-            p = partition_of(stream, log.partitions)
-            span = await log.span(name, p)
-            stored = await log.read(name, p, span.begin, max_records=100_000, max_bytes=2**28) if span.end else []
-            return [wire.decode(topic(name), s) for s in stored if s.key == stream.encode()]
-        finally:
-            await log.close()
-
-    return asyncio.run(read())
-
-
 @contextmanager
 def up(stream: str, capfd: pytest.CaptureFixture[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Services at work until a stream is complete. `--until-idle` would not do: while it is changed nothing is to do."""
@@ -84,21 +69,6 @@ def up(stream: str, capfd: pytest.CaptureFixture[str]) -> Iterator[subprocess.Po
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=30)
-
-
-def until_some(name: str, stream: str) -> None:
-    """Back once the first records of a stream are there."""
-
-    async def wait() -> None:
-        log = await Embedded.open(Path("streamproc.db"))
-        try:
-            async with asyncio.timeout(60):
-                while not (await log.span(name, partition_of(stream, log.partitions))).end:  # noqa: ASYNC110  # another process writes it
-                    await asyncio.sleep(0.02)
-        finally:
-            await log.close()
-
-    asyncio.run(wait())
 
 
 def test_a_change_takes_effect_at_a_window_and_every_service_owes_from_there(
@@ -130,12 +100,10 @@ def test_a_change_takes_effect_at_a_window_and_every_service_owes_from_there(
 
 def test_a_service_that_is_named_later_is_complete_from_there_on(long: Path, capfd: pytest.CaptureFixture[str]) -> None:
     task = Path("task.toml")
-    task.write_text(
-        'name = "plain"\nlabels = "red box"\nahead = 2\n[sampling]\nfps = 2\nstep_s = "0.5"\nwindow_s = "1"\n[caption]\n'
-    )
+    task.write_text(f'name = "plain"\nlabels = "red box"\n{PACED}[caption]\n')
     assert sources("add", "m", long, "--task", task) == Code.DONE
     with up("m", capfd):
-        until_some("captions", "m")
+        until_some("captions", "m", most=24)
         task.write_text(task.read_text() + "[detect]\n[dedup]\n")
         assert sources("change", "m", "--task", task) == Code.DONE
     m = listed(capfd)["m"]
@@ -214,3 +182,32 @@ def test_a_change_that_cannot_be_is_told_and_leaves_the_stream_as_it_is(
     assert sources(*wishes) != Code.DONE
     assert said in capfd.readouterr().err
     assert listed(capfd) == before
+
+
+def test_who_judges_later_owes_a_verdict_on_every_step_that_is_told_from_there_on(
+    long: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of events lie on no grid: which revision each has, only it says, so none may be passed over, and none waited for."""
+    task = Path("task.toml")
+    plain = f'name = "plain"\nlabels = "red box"\n{PACED}[caption]\n[detect]\n[dedup]\n'
+    task.write_text(plain)
+    assert sources("add", "m", long, "--task", task) == Code.DONE
+    with up("m", capfd):
+        until_some("events", "m")
+        task.write_text(plain + '[locate]\nmodel = "observer"\nsamples = 1\nstretch_s = 30\n[describe]\n' + JUDGED)
+        assert sources("change", "m", "--task", task) == Code.DONE
+    m = listed(capfd)["m"]
+    assert m["complete"]
+    events, verdicts, described = (
+        sorted(records(n, "m"), key=lambda r: r.index) for n in ("events", "verdicts", "descriptions")
+    )
+    owed = [e for e in events if e.revision == m["revision"]]
+    assert len(events) > len(owed) > 1, "the first were told before anybody was to judge"
+    assert [d.index for d in described if d.root == "dedup"] == [e.index for e in owed]
+    assert [(v.index, v.start_ms) for v in verdicts] == [(i, e.start_ms) for i, e in enumerate(owed)]
+    ends = [e for e in owed if e.event and e.event.state == "close"]
+    assert [v.inputs[0] for v in verdicts if v.label] == [e.id for e in ends]
+    incidents = [i for i in records("incidents", "m") if not i.ended]
+    assert min(i.start_ms for i in incidents) == next(
+        w.start_ms for w in records("windows", "m") if w.index == m["from_index"]
+    )
