@@ -1,10 +1,15 @@
-"""For all tests: how hard hypothesis looks. A CI run repeats itself; at a desk every run looks elsewhere; `long` digs."""
+"""For all tests: an S3 server for those who ask for one, and how hard hypothesis looks. A CI run repeats itself; at a desk
+every run looks elsewhere; `long` digs."""
 
 from __future__ import annotations
 
 import os
 
 from hypothesis import HealthCheck, settings
+
+from tests.s3 import aws as aws
+from tests.s3 import bucket as bucket
+from tests.s3 import s3 as s3
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

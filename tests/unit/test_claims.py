@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import obstore.exceptions
@@ -19,7 +18,6 @@ from streamproc.errors import Misconfigured, Rejected, TooLarge, Unparseable, Un
 from streamproc.objectstore import Opening
 from streamproc.topics import topic
 from streamproc.wire import Entry, Stored, decode
-from tests.s3 import environment, make_bucket, serving
 from tests.topics import golden
 
 WINDOW = next(g for g in golden.everything() if g.name == "windows.done.msgpack")
@@ -38,28 +36,11 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The address of an S3 server on this machine."""
-    with serving() as address:
-        yield address
-
-
-@pytest.fixture
-def aws(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in environment(s3).items():
-        monkeypatch.setenv(name, value)
-    return s3
-
-
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Folder(tmp_path / "claims")
-    address = request.getfixturevalue("aws")
-    bucket = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    make_bucket(address, bucket)
-    return Bucket(f"s3://{bucket}/claims")
+    return Bucket(f"s3://{request.getfixturevalue('bucket')}/claims")
 
 
 def stored(entry: Entry) -> Stored:

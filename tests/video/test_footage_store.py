@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -23,32 +23,16 @@ from streamproc.video.keep import Keep, segments, stored_segments
 from streamproc.video.recorder import Recorder
 from streamproc.video.sending import Sending
 from streamproc.video.workers import Workers
-from tests.s3 import environment, make_bucket, serving
+from tests.s3 import make_bucket
 from tests.video.test_decode import source
 from tests.video.test_footage import BEGINS, H264, pictures, record
 
 WITHIN_S = 60
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    with serving() as found:
-        yield found
-
-
 @pytest.fixture
-def aws(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in environment(s3).items():
-        monkeypatch.setenv(name, value)
-    return s3
-
-
-@pytest.fixture
-def place(aws: str, tmp_path: Path) -> str:
-    """A bucket of the test's own."""
-    name = f"b{os.getpid()}-{time.time_ns()}"
-    make_bucket(aws, name)
-    return f"s3://{name}/cameras?spool={tmp_path / 'spool'}"
+def place(bucket: str, tmp_path: Path) -> str:
+    return f"s3://{bucket}/cameras?spool={tmp_path / 'spool'}"
 
 
 @pytest.fixture
