@@ -72,32 +72,47 @@ def group(seen: Sightings, *, runs: int, within_ms: int) -> Groups:
 # kappa --------------------------------------------------------------------------------------------------------------
 
 
-def cohen(found_by: Bools, *, moments: int) -> float:
-    """Agreement of two runs beyond chance. `found_by` (things, 2); of `moments` those that nobody names are agreed on, too.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """What kappa depends on, by unit (a game, a stream), so that an interval draws units without grouping anything again."""
 
-    NaN where chance alone explains everything: both say nothing, or the same everywhere.
-    """
-    both = np.count_nonzero(found_by.all(axis=1))
-    first, second = found_by.sum(axis=0).tolist()
-    total = max(moments, len(found_by))
-    if not total:
-        return float("nan")
-    agreed = (total - first - second + 2 * both) / total
-    chance = first * second / total**2 + (total - first) * (total - second) / total**2
-    return (agreed - chance) / (1 - chance) if chance < 1 else float("nan")
+    moments: Floats
+    """(units,): of these, those that nobody names are agreed on, too."""
+    agreed: Floats
+    """(units,): for each moment the share of pairs of runs that say the same of it, summed."""
+    yes: Floats
+    """(units, runs): how often each run says yes."""
+
+    @classmethod
+    def of(cls, found_by: Bools, unit: Ints, *, moments: Ints) -> Votes:
+        """`found_by` (things, runs), the unit of each thing, and how many moments each unit has."""
+        units, runs = len(moments), found_by.shape[1]
+        things = np.bincount(unit, minlength=units)
+        total = np.maximum(moments, things)
+        yes = found_by.sum(axis=1)
+        same = (yes * (yes - 1) + (runs - yes) * (runs - yes - 1)) / max(runs * (runs - 1), 1)
+        return cls(
+            moments=total.astype(np.float64),
+            agreed=np.bincount(unit, weights=same, minlength=units) + (total - things),
+            yes=np.stack([np.bincount(unit, weights=found_by[:, r], minlength=units) for r in range(runs)], axis=1),
+        )
+
+    def kappa(self, weights: Floats) -> Floats:
+        """(draws,): agreement beyond chance, Cohen's of two runs and Fleiss' of more; weights[d, u] says how often draw d
+        has unit u. NaN where chance alone explains everything: all say nothing, or the same everywhere."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = weights @ self.moments
+            agreed, share = (weights @ self.agreed) / total, (weights @ self.yes) / total[:, None]
+            if share.shape[1] != 2:
+                share = np.repeat(share.mean(axis=1, keepdims=True), 2, axis=1)
+            chance = share.prod(axis=1) + (1 - share).prod(axis=1)
+            return np.where((chance < 1) & (self.yes.shape[1] > 1), (agreed - chance) / (1 - chance), np.nan)
 
 
-def fleiss(found_by: Bools, *, moments: int) -> float:
-    """The same for any number of runs."""
-    total, runs = max(moments, len(found_by)), found_by.shape[1]
-    if not total or runs < 2:
-        return float("nan")
-    yes = np.zeros(total)
-    yes[: len(found_by)] = found_by.sum(axis=1)
-    agreed = float(((yes * (yes - 1) + (runs - yes) * (runs - yes - 1)) / (runs * (runs - 1))).mean())
-    share = float(yes.mean()) / runs
-    chance = share**2 + (1 - share) ** 2
-    return (agreed - chance) / (1 - chance) if chance < 1 else float("nan")
+def kappa(found_by: Bools, *, moments: int) -> float:
+    """Of all units as one."""
+    votes = Votes.of(found_by, np.zeros(len(found_by), np.int64), moments=np.array([moments]))
+    return float(votes.kappa(np.ones((1, 1)))[0])
 
 
 def pairwise(found_by: Bools, *, moments: int) -> Floats:
@@ -107,5 +122,5 @@ def pairwise(found_by: Bools, *, moments: int) -> Floats:
     for a in range(runs):
         for b in range(a):
             pair = found_by[:, [a, b]]
-            table[a, b] = table[b, a] = cohen(pair[pair.any(axis=1)], moments=moments)
+            table[a, b] = table[b, a] = kappa(pair[pair.any(axis=1)], moments=moments)
     return table

@@ -1,7 +1,8 @@
 """How far a number can be trusted: drawn again with other games, and two runs compared game by game. Repeatable by seed.
 
 A draw is a vector that says how often each game counts. Whoever knows a number as a function of such vectors gets an
-interval for it; the games (or clips) are the unit, since what happens within one game hangs together.
+interval for it; the games (or clips) are the unit, since what happens within one game hangs together. Drawn from one
+unit every draw is that unit again: an interval of it would have no width and be taken for certainty, so there is none.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 
 from streamproc.score.spots import Floats
+
+ENOUGH: Final = 2
+"""Fewer units have no interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,8 @@ class Comparison:
     """First run minus second. The interval draws units anew for both; p swaps whole units between the runs."""
 
     difference: float
-    interval: Interval
+    interval: Interval | None
+    """None of a single unit."""
     p: float
     """How often runs that differ by chance only would differ as much, to either side."""
 
@@ -67,7 +73,8 @@ def compare(
         difference = float(values[0])
         as_large = np.count_nonzero(np.abs(by_chance[name]) >= abs(difference) - 1e-12)
         p = (1 + as_large) / (1 + count)
-        result[name] = Comparison(difference=difference, interval=interval(again[name], at=difference), p=p)
+        ends = interval(again[name], at=difference) if units >= ENOUGH else None
+        result[name] = Comparison(difference=difference, interval=ends, p=p)
     return result
 
 

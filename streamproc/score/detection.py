@@ -129,6 +129,8 @@ class Overlaps:
     """Spans paired one to one, largest overlap first: their temporal IoU, and how many were left alone."""
 
     iou: Floats
+    row: Ints
+    """The true span of each."""
     truth: int
     predicted: int
 
@@ -165,13 +167,54 @@ def overlaps(truth: Stretches, predicted: Stretches) -> Overlaps:
             if d > a:
                 shared = min(b, d) - max(a, c)
                 pairs.append((-shared / (max(b, d) - min(a, c)), row, int(order[at])))
-    iou, seen_t, seen_p = [], set(), set()
+    iou, rows, seen_t, seen_p = [], [], set(), set()
     for negative, t, p in sorted(pairs):
         if t not in seen_t and p not in seen_p:
             seen_t.add(t)
             seen_p.add(p)
             iou.append(-negative)
-    return Overlaps(iou=np.asarray(iou, np.float64), truth=len(truth.part), predicted=len(predicted.part))
+            rows.append(t)
+    return Overlaps(
+        iou=np.asarray(iou, np.float64),
+        row=np.asarray(rows, np.int64),
+        truth=len(truth.part),
+        predicted=len(predicted.part),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitOverlaps:
+    """The same by game: what intervals are drawn from."""
+
+    iou: Floats
+    unit: Ints
+    """The game of each pair."""
+    truth: Floats
+    """(units,)."""
+    predicted: Floats
+
+    def _by_unit(self, values: Floats) -> Floats:
+        return np.bincount(self.unit, weights=values, minlength=len(self.truth)).astype(np.float64)
+
+    def mean(self, weights: Floats) -> Floats:
+        """(draws,); NaN for a draw of games without a true span."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray((weights @ self._by_unit(self.iou)) / (weights @ self.truth), np.float64)
+
+    def at(self, threshold: float) -> Found:
+        hits = self._by_unit((self.iou >= threshold).astype(np.float64))
+        return Found(labels=self.truth, predicted=self.predicted, hits=hits)
+
+
+def by_unit(found: Overlaps, truth: Stretches, predicted: Stretches, *, parts: int, units: int) -> UnitOverlaps:
+    """A unit has so many parts, one after the other."""
+
+    def count(part: Ints) -> Floats:
+        return np.bincount(part // parts, minlength=units).astype(np.float64)
+
+    return UnitOverlaps(
+        iou=found.iou, unit=truth.part[found.row] // parts, truth=count(truth.part), predicted=count(predicted.part)
+    )
 
 
 def _runs(parts: Ints) -> Iterator[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamproc.score.detection import Found
-from streamproc.score.spots import Bools, Ints, Truth
+from streamproc.score.spots import Bools, Floats, Ints, Truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,16 @@ def empty(windows: Windows, truth: Truth) -> Bools:
 
 
 def null_class(windows: Windows, truth: Truth) -> Found:
-    """'Nothing here' as a class: precision over the windows said to be so, recall over *all* that are so, read or not."""
+    """'Nothing here' as a class: precision over the windows said to be so, recall over *all* that are so, read or not.
+
+    By game, of those that have a window; `total` is the whole.
+    """
     is_empty = empty(windows, truth)
     said = windows.null & windows.read
+    games, game = np.unique(windows.part // 2, return_inverse=True)
 
-    def count(which: Bools) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return np.array(float(np.count_nonzero(which)))
+    def count(which: Bools) -> Floats:
+        return np.bincount(game[which], minlength=len(games)).astype(np.float64)
 
     return Found(labels=count(is_empty), predicted=count(said), hits=count(is_empty & said))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamproc.score import agreement
-from streamproc.score.agreement import Groups, Sightings
+from streamproc.score.agreement import Groups, Sightings, Votes
 from streamproc.score.matching import NONE
 
 
@@ -50,24 +50,39 @@ def test_every_sighting_is_in_one_group_and_the_order_of_the_runs_is_no_matter(
     }
 
 
-def test_cohens_kappa_is_the_textbooks() -> None:
+def test_the_kappa_of_two_is_cohens_as_the_textbook_has_it() -> None:
     # 20 both, 5 first only, 10 second only, 15 neither: p_o .7, p_e .5, kappa .4
     found = np.array([[1, 1]] * 20 + [[1, 0]] * 5 + [[0, 1]] * 10, np.bool_)
-    assert agreement.cohen(found, moments=50) == pytest.approx(0.4)
+    assert agreement.kappa(found, moments=50) == pytest.approx(0.4)
 
 
-def test_fleiss_kappa_of_two_runs_is_scotts_pi_and_all_agreeing_is_one() -> None:
-    found = np.array([[1, 1]] * 20 + [[1, 0]] * 5 + [[0, 1]] * 10, np.bool_)
-    share = (20 * 2 + 15) / 100
+def test_the_kappa_of_more_is_fleiss_as_the_textbook_has_it() -> None:
+    # of 10 moments: 4 by all three, 3 by two, 1 by one, 2 by none. p_o (4·1 + 3·⅓ + 1·⅓ + 2·1)/10, yes 19 of 30
+    found = np.array([[1, 1, 1]] * 4 + [[1, 1, 0]] * 3 + [[0, 0, 1]], np.bool_)
+    agreed, share = (4 + 1 + 1 / 3 + 2) / 10, 19 / 30
     chance = share**2 + (1 - share) ** 2
-    assert agreement.fleiss(found, moments=50) == pytest.approx((0.7 - chance) / (1 - chance))
-    assert agreement.fleiss(np.ones((5, 3), np.bool_), moments=50) == pytest.approx(1.0)
+    assert agreement.kappa(found, moments=10) == pytest.approx((agreed - chance) / (1 - chance))
+    assert agreement.kappa(np.ones((5, 3), np.bool_), moments=50) == pytest.approx(1.0)
 
 
 def test_where_nobody_says_anything_kappa_is_not_a_number() -> None:
     nothing = np.zeros((0, 2), np.bool_)
-    assert math.isnan(agreement.cohen(nothing, moments=10))
-    assert math.isnan(agreement.fleiss(nothing, moments=0))
+    assert math.isnan(agreement.kappa(nothing, moments=10))
+    assert math.isnan(agreement.kappa(np.zeros((0, 3), np.bool_), moments=0))
+    assert math.isnan(agreement.kappa(np.ones((3, 1), np.bool_), moments=5))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7)), min_size=1, max_size=20),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3),
+)
+def test_drawing_a_unit_twice_is_having_it_twice(rows: list[tuple[int, int]], times: list[int]) -> None:
+    unit = np.array([u for u, _ in rows])
+    found = np.array([[bits >> r & 1 for r in range(3)] for _, bits in rows], np.bool_)
+    votes = Votes.of(found, unit, moments=np.array([30, 30, 30]))
+    drawn = float(votes.kappa(np.array([times], np.float64))[0])
+    repeated = found[np.repeat(np.arange(len(rows)), np.array(times)[unit])]
+    assert drawn == pytest.approx(agreement.kappa(repeated, moments=30 * sum(times)), nan_ok=True)
 
 
 def test_pairs_do_not_see_what_only_a_third_saw() -> None:

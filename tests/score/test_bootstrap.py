@@ -45,6 +45,7 @@ def test_runs_that_are_the_same_do_not_differ() -> None:
     values = np.random.default_rng(0).normal(size=30)
     found = _means(values, values.copy())
     assert found.p == 1.0
+    assert found.interval
     assert (found.difference, found.interval.low, found.interval.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-12)
 
 
@@ -53,6 +54,7 @@ def test_a_run_that_is_better_in_every_game_is_better_beyond_chance() -> None:
     found = _means(values + 0.1, values)
     assert found.difference == pytest.approx(0.1)
     assert found.p == pytest.approx(1 / 2001)
+    assert found.interval
     assert found.interval.low > 0
 
 
@@ -60,3 +62,10 @@ def test_p_values_of_runs_that_differ_by_chance_are_spread_evenly() -> None:
     random = np.random.default_rng(9)
     small = sum(_means(random.normal(size=12), random.normal(size=12)).p <= 0.2 for _ in range(200))
     assert 22 <= small <= 60  # 40 are expected
+
+
+def test_one_unit_has_no_interval_as_every_draw_of_it_is_the_same() -> None:
+    found = _means(np.array([0.9]), np.array([0.1]))
+    assert found.interval is None
+    assert found.difference == pytest.approx(0.8)
+    assert found.p == 1.0

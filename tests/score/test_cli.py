@@ -223,6 +223,10 @@ def test_what_was_looked_at_is_scored_apart_and_printed_beside_it(run: Run, fold
             path.write_text(json.dumps(half_done | {"stream": f"{game}/{half}_720p"}))
     found, _ = asked(run, *spotting(folder, *QUICK))
     covered = found["coverage"]
+    assert covered["intervals"] is None
+    drawn, _ = asked(run, *spotting(folder, "--draws", 20))
+    low, high = drawn["coverage"]["intervals"]["loose"]["mAP"]
+    assert low <= covered["loose"]["mAP"] <= high
     assert covered["share"] == pytest.approx(1000 / 2820)
     assert covered["labels_outside"] > 0
     assert covered["loose"]["mAP"] != found["loose"]["mAP"]
@@ -242,15 +246,24 @@ def test_another_run_is_compared_with_an_interval_and_a_p_value(run: Run, folder
 
 
 def test_spans_are_scored_where_both_sides_have_them(run: Run, tmp_path: Path) -> None:
-    assert asked(run, *spotting(_spans(tmp_path, 10_000, 20_000), *QUICK))[0]["spans"]["mean_iou"] == pytest.approx(
-        1 / 3
-    )
+    folder = _spans(tmp_path, {"one game": 5000, "two": 2500, "three": 20_000})
+    spans = asked(run, *spotting(folder, "--draws", 50))[0]["spans"]
+    assert spans["mean_iou"] == pytest.approx((1 / 3 + 3 / 5) / 3)
+    assert spans["f1_at_0.5"] == pytest.approx(1 / 3)
+    for name in ("mean_iou", "f1_at_0.3", "f1_at_0.5", "f1_at_0.7"):
+        low, high = spans["intervals"][name]
+        assert low <= spans[name] <= high
+    assert spans["intervals"]["mean_iou"][0] < spans["intervals"]["mean_iou"][1]
 
 
-def _spans(folder: Path, start_ms: int, end_ms: int) -> Path:
-    truth = Spot(half=1, time_ms=15_000, label="Goal", start_ms=0 + start_ms, end_ms=end_ms)
-    said = Spot(half=1, time_ms=15_000, label="Goal", confidence=0.5, start_ms=start_ms + 5000, end_ms=end_ms + 5000)
-    official.write(folder, {"game": ([truth], [said])})
+def _spans(folder: Path, late_ms: dict[str, int]) -> Path:
+    """A stretch of ten seconds in each game, and one as long that was predicted so much later."""
+    games = {}
+    for game, late in late_ms.items():
+        truth = Spot(half=1, time_ms=15_000, label="Goal", start_ms=10_000, end_ms=20_000)
+        said = Spot(half=1, time_ms=15_000, label="Goal", confidence=0.5, start_ms=10_000 + late, end_ms=20_000 + late)
+        games[game] = ([truth], [said])
+    official.write(folder, games)
     return folder
 
 
@@ -268,8 +281,10 @@ def test_thresholds_are_chosen_on_some_games_and_told_on_others(run: Run, folder
         for label in LABELS
     )
     assert found["test"]["games"] == 3
-    low, high = found["test"]["after"]["f1_interval"]
-    assert low <= found["test"]["after"]["f1"] <= high
+    after = found["test"]["after"]
+    for name in ("precision", "recall", "f1", "loose_mAP"):
+        low, high = after["intervals"][name]
+        assert low <= after[name] <= high
 
 
 def test_games_to_fit_on_are_never_those_to_report_on(run: Run, folder: Path) -> None:
@@ -363,6 +378,40 @@ def test_two_runs_agree_on_what_both_saw(run: Run, tmp_path: Path) -> None:
     assert "two.json row 2" in err
 
 
+def test_kappa_has_an_interval_over_games_and_one_game_has_none(run: Run, folder: Path) -> None:
+    """Halves of one game are no two draws: what happens in them hangs together."""
+    official.write(folder / "fewer", {game: (truth, said[::2]) for game, (truth, said) in GAMES.items()})
+    runs = [folder / "predictions", folder / "fewer" / "predictions"]
+    found, _ = asked(run, "agreement", *runs, "--draws", 50)
+    assert (found["streams"], found["games"]) == (12, 6)
+    for of in (found, *found["per_label"].values()):
+        low, high = of["kappa_interval"]
+        assert low <= of["kappa"] <= high
+    assert asked(run, "agreement", *runs, "--draws", 50)[0] == found
+    game = "league/season/game 000"
+    one, _ = asked(run, "agreement", *(folder_of / game for folder_of in runs))
+    assert (one["streams"], one["games"], one["kappa_interval"]) == (2, 1, None)
+
+
+def test_who_says_nothing_of_a_stream_is_named(run: Run, folder: Path) -> None:
+    official.write(folder / "less", {game: spots for game, spots in GAMES.items() if not game.endswith("3")})
+    _, err = asked(run, "agreement", folder / "predictions", folder / "less" / "predictions", *QUICK)
+    assert f"2 × stream of which one says nothing, taken as looked at and nothing seen: {folder}/less" in err
+    assert "game 003/1" in err
+
+
+def test_one_game_has_scores_but_no_intervals_and_says_why(run: Run, folder: Path) -> None:
+    only = ("--games", "*003")
+    found, _ = asked(run, *spotting(folder, *only, "--against", folder / "predictions"))
+    assert found["intervals"] is None
+    assert "intervals" not in found["found"]
+    assert found["comparison"]["loose"]["interval"] is None
+    code, out, _ = run(*spotting(folder, *only))
+    assert code == 0
+    assert "no intervals: 1 games" in out
+    assert "[" not in out
+
+
 def test_models_within_one_file_are_voices_of_their_own(run: Run, tmp_path: Path) -> None:
     file = _detections(tmp_path / "detections.jsonl")
     found, _ = asked(run, "agreement", file, "--by", "model")
@@ -373,10 +422,11 @@ def test_models_within_one_file_are_voices_of_their_own(run: Run, tmp_path: Path
 
 def _detections(file: Path) -> Path:
     def line(model: str, index: int, **more: Any) -> str:
-        window = {"id": f"{model}{index}", "stream": "game/1_720p", "index": index, "start_ms": 4000 * index}
+        window = {"id": f"{model}{index}", "service": f"detect.{model}", "stream": "game/1_720p", "index": index}
         return json.dumps(
             window
-            | {"end_ms": 4000 * index + 4000, "outcome": "done", "model": model, "how": "whole", "events": []}
+            | {"start_ms": 4000 * index, "end_ms": 4000 * index + 4000, "outcome": "done"}
+            | ({"model": model, "how": "whole", "events": []} if more.get("outcome") is None else {})
             | more
         )
 
@@ -384,11 +434,11 @@ def _detections(file: Path) -> Path:
     lines = [
         line("qwen", 0),
         line("qwen", 1, events=goal),
-        line("qwen", 2, outcome="failed", reason="unreadable", events=None, how=None),
+        line("qwen", 2, outcome="failed", reason="unreadable"),
         line("glm", 0),
         line("glm", 1, events=goal, how="list"),
         line("glm", 2),
-        line("glm", 3, outcome="skipped", reason="late", events=None, until_index=9),
+        line("glm", 3, outcome="skipped", reason="late", until_index=9),
         line("glm", 9, count=9, events=None),
     ]
     file.write_text("\n".join(lines) + "\n")
@@ -400,11 +450,48 @@ def test_windows_said_to_be_empty_are_held_against_the_labels(run: Run, tmp_path
         tmp_path, {"game": ([Spot(half=1, time_ms=5000, label="Goal"), Spot(half=1, time_ms=11_000, label="Foul")], [])}
     )
     file = _detections(tmp_path / "detections.jsonl")
-    found, _ = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file)
+    found, err = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file)
     assert found["models"]["qwen"]["read"] == {"whole": 2, "failed: unreadable": 1}
     assert (found["models"]["qwen"]["precision"], found["models"]["qwen"]["recall"]) == (1.0, 1.0)
     assert found["models"]["glm"]["windows"] == 3
     assert (found["models"]["glm"]["precision"], found["models"]["glm"]["recall"]) == (0.5, 1.0)
+    assert (found["models"]["glm"]["in_gaps"], found["models"]["glm"]["intervals"]) == (6, None)
+    assert "6 × windows in gaps, not looked at and not scored" in err
+    assert "2 × half without a window, in no number: glm: game 2; qwen: game 2" in err
+    code, out, _ = run("windows", "--labels", tmp_path / "labels", "--detections", file)
+    assert code == 0
+    assert "glm: no intervals: 1 games" in out
+
+
+def test_a_window_without_an_answer_counts_against_the_model_that_was_asked(run: Run, tmp_path: Path) -> None:
+    """It names no model, as nobody answered; its service does."""
+    official.write(tmp_path, {"game": ([Spot(half=1, time_ms=5000, label="Goal")], [])})
+    file = _detections(tmp_path / "detections.jsonl")
+    found, _ = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file)
+    assert found["models"].keys() == {"glm", "qwen"}
+    assert found["models"]["qwen"]["windows"] == 3
+    assert (found["models"]["qwen"]["precision"], found["models"]["qwen"]["recall"]) == (1.0, 0.5)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "glm" in line or '"failed"' in line))
+    found, _ = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file)
+    assert found["models"]["detect.qwen"]["recall"] == 0.0
+
+
+def test_the_null_class_has_intervals_over_games(run: Run, tmp_path: Path) -> None:
+    spot = Spot(half=1, time_ms=5000, label="Goal")
+    official.write(tmp_path, {f"game {n}": ([spot], list[Spot]()) for n in range(5)})
+    lines = _detections(tmp_path / "one.jsonl").read_text()
+    (tmp_path / "all").mkdir()
+    file = tmp_path / "all" / "detections.jsonl"
+    said = [lines if n % 2 else lines.replace('"events": []', '"events": [{"label": "Foul"}]', 1) for n in range(5)]
+    file.write_text("".join(of.replace("game/1_720p", f"game {n}/1_720p") for n, of in enumerate(said)))
+    found, _ = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file, "--draws", 50)
+    for name in ("precision", "recall", "f1"):
+        low, high = found["models"]["qwen"]["intervals"][name]
+        assert low <= found["models"]["qwen"][name] <= high
+        assert low < high
+    again, _ = asked(run, "windows", "--labels", tmp_path / "labels", "--detections", file, "--draws", 50)
+    assert again == found
 
 
 def test_too_many_events_are_told_with_the_rows_that_show_it(run: Run, tmp_path: Path) -> None:

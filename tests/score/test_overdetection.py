@@ -53,7 +53,7 @@ def test_nothing_here_is_precise_where_it_is_right_and_unread_windows_were_not_s
         read=np.array([True, True, True, False, True]),
     )
     assert windows.empty(said, truth).tolist() == [False, True, False, True, True]
-    found = windows.null_class(said, truth)
+    found = windows.null_class(said, truth).total()
     assert float(found.precision) == pytest.approx(2 / 3)
     assert float(found.recall) == pytest.approx(2 / 3)
 

@@ -12,12 +12,12 @@ import typer
 from streamproc.cli import frame
 from streamproc.cli.frame import BusOption, JsonOption, settings
 from streamproc.cli.scoring import report
-from streamproc.cli.scoring.report import PlotOption, WithinOption
+from streamproc.cli.scoring.report import DrawsOption, PlotOption, SeedOption, WithinOption
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.runs import Seen
-    from streamproc.score.spots import Bools
+    from streamproc.score.spots import Bools, Floats, Ints
 
 
 class By(StrEnum):
@@ -42,6 +42,8 @@ def agreement(
         By, typer.Option("--by", help="Whose voices count: each run's, or each model's within them.")
     ] = By.run,
     within: WithinOption = 3.0,
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
     plot: PlotOption = None,
     bus: BusOption = None,
     as_json: JsonOption = False,
@@ -66,7 +68,10 @@ def agreement(
     if len(names) < 2 or len(set(names)) < len(names):
         raise Misconfigured(f"agreement needs two different {by.value}s or more, got {', '.join(names) or 'none'}")
     rows = [row for _, row in read]
-    result = agreed(rows, [names.index(v) for v in voices], names, within_ms=round(1000 * within))
+    numbered = [names.index(v) for v in voices]
+    result = agreed(rows, numbered, names, within_ms=round(1000 * within), draws=draws, seed=seed)
+    for stream, name in silent(rows, numbered, names):
+        problems.add("stream of which one says nothing, taken as looked at and nothing seen", f"{name}: {stream}")
     result |= {"within_s": within, "problems": problems.plain()}
     report.warn(problems)
     if plot and rows:
@@ -83,10 +88,20 @@ def agreement(
     frame.emit(report.plain(result)) if as_json else _show(result)
 
 
-def agreed(rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, within_ms: int) -> dict[str, Any]:
+def silent(rows: Sequence[Seen], voices: Sequence[int], names: list[str]) -> list[tuple[str, str]]:
+    """(stream, name) of those who say nothing of a stream in which others see something."""
+    spoken = {(row.stream, names[voice]) for row, voice in zip(rows, voices, strict=True)}
+    streams = sorted({stream for stream, _ in spoken})
+    return [(stream or "events", name) for stream in streams for name in names if (stream, name) not in spoken]
+
+
+def agreed(
+    rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, within_ms: int, draws: int, seed: int
+) -> dict[str, Any]:
     """The whole document."""
     import numpy as np
 
+    from streamproc.cli.scoring.runs import game_of
     from streamproc.score import agreement as together
 
     streams, labels = sorted({r.stream for r in rows}), sorted({r.label for r in rows})
@@ -100,14 +115,24 @@ def agreed(rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, wit
     groups = together.group(seen, runs=len(names), within_ms=within_ms)
     ends = np.zeros(len(streams), np.int64)
     np.maximum.at(ends, seen.part, seen.time_ms)
-    moments = int(np.ceil(ends / max(within_ms, 1000)).sum()) + len(streams)
-    found = groups.found_by
+    units, unit_of = np.unique([game_of(stream) for stream in streams], return_inverse=True)
+    moments = np.zeros(len(units), np.int64)
+    np.add.at(moments, unit_of, 1 + np.ceil(ends / max(within_ms, 1000)).astype(np.int64))
+    found, unit = groups.found_by, unit_of[groups.part]
+    weights = report.drawn(len(units), draws=draws, seed=seed)
     document: dict[str, Any] = {
         "runs": names,
         "events": {name: int(n) for name, n in zip(names, np.bincount(seen.run, minlength=len(names)), strict=True)},
-        **_counted(found, moments * max(len(labels), 1)),
-        "kappa_pairs": together.pairwise(found, moments=moments * max(len(labels), 1)),
-        "per_label": {label: _counted(found[groups.label == n], moments) for n, label in enumerate(labels)},
+        "streams": len(streams),
+        "games": len(units),
+        "draws": draws,
+        "seed": seed,
+        **_counted(found, unit, moments * max(len(labels), 1), weights),
+        "kappa_pairs": together.pairwise(found, moments=int(moments.sum()) * max(len(labels), 1)),
+        "per_label": {
+            label: _counted(found[groups.label == n], unit[groups.label == n], moments, weights)
+            for n, label in enumerate(labels)
+        },
         "rows": [
             {
                 "stream": streams[part],
@@ -124,27 +149,39 @@ def agreed(rows: Sequence[Seen], voices: Sequence[int], names: list[str], *, wit
     return document
 
 
-def _counted(found: Bools, moments: int) -> dict[str, Any]:
+def _counted(found: Bools, unit: Ints, moments: Ints, weights: Floats | None) -> dict[str, Any]:
     import numpy as np
 
     from streamproc.score import agreement as together
 
     count, runs = found.sum(axis=1), found.shape[1]
+    votes = together.Votes.of(found, unit, moments=moments)
+    kappa = float(votes.kappa(np.ones((1, len(moments))))[0])
     return {
         "things": len(found),
         "all": int(np.count_nonzero(count == runs)),
         "some": int(np.count_nonzero((count > 1) & (count < runs))),
         "one": int(np.count_nonzero(count == 1)),
-        "kappa": together.cohen(found, moments=moments) if runs == 2 else together.fleiss(found, moments=moments),
+        "kappa": kappa,
+        "kappa_interval": None if weights is None else report.ends(votes.kappa(weights), kappa),
     }
 
 
 def _show(result: dict[str, Any]) -> None:
     rows = [
-        [label, of["things"], of["all"], of["some"], of["one"], report.number(of["kappa"])]
+        [
+            label,
+            of["things"],
+            of["all"],
+            of["some"],
+            of["one"],
+            report.number(of["kappa"]),
+            report.between(of["kappa_interval"]),
+        ]
         for label, of in [*result["per_label"].items(), ("all labels", result)]
     ]
-    frame.table(["label", "seen", "by all", "by some", "by one", "kappa"], rows)
+    frame.table(["label", "seen", "by all", "by some", "by one", "kappa", "95 %"], rows)
     frame.line("")
     for name, n in result["events"].items():
         frame.line(f"{name}: {n} events")
+    frame.line(report.told_of_intervals(result["games"], "games or streams", draws=result["draws"]))

@@ -110,11 +110,14 @@ def calibration(
         "within_s": within,
         "draws": draws,
         "seed": seed,
+        "games": {"all": len(read.names)},
         "all": _table(before) | {"interval": ends["all games"]},
     }
-    tables = {"all games": before}
+    tables, judged = {"all games": before}, len(read.names)
     if fit is not None and test is not None:
         on, held_out = folders.apart(read, fit, test)
+        judged = len(held_out.names)
+        result["games"] |= {"fit": len(on.names), "test": judged}
         least = LEAST if per_label else len(on.predictions) + 1
         lines = worth.by_class(
             on.predictions.confidence,
@@ -135,7 +138,7 @@ def calibration(
     result["problems"] = read.problems.plain()
     report.warn(read.problems)
     report.draw(plot, "reliability", tables)
-    frame.emit(report.plain(result)) if as_json else _show(tables, ends)
+    frame.emit(report.plain(result)) if as_json else _show(tables, ends, games=judged, draws=draws)
 
 
 def written(lines: Lines, confidence: Confidence) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def _table(of: Reliability) -> dict[str, Any]:
     }
 
 
-def _show(tables: dict[str, Reliability], ends: dict[str, list[float] | None]) -> None:
+def _show(tables: dict[str, Reliability], ends: dict[str, list[float] | None], *, games: int, draws: int) -> None:
     for name, of in tables.items():
         rows = [
             [f"{low:.1f} – {high:.1f}", n, report.number(said), report.number(came)]
@@ -210,7 +213,9 @@ def _show(tables: dict[str, Reliability], ends: dict[str, list[float] | None]) -
             )
             if n
         ]
-        error = f"{report.number(of.ece)} {report.between(ends[name])}".rstrip()
-        frame.line(f"{name}: calibration error {error}, Brier score {report.number(of.brier)}")
+        frame.line(
+            f"{name}: calibration error {report.with_ends(of.ece, ends[name])}, Brier score {report.number(of.brier)}"
+        )
         frame.table(["confidence", "predictions", "mean said", "share right"], rows)
         frame.line("")
+    frame.line(report.told_of_intervals(games, "games", draws=draws))

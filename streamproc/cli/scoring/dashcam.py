@@ -63,17 +63,18 @@ def dashcam(
 def score(pairs: list[tuple[Clip, Clip | None]], *, draws: int, seed: int) -> dict[str, Any]:
     import numpy as np
 
-    from streamproc.score import bootstrap
     from streamproc.score import dashcam as clips
 
-    weights = bootstrap.draws(len(pairs), count=draws, seed=seed)
+    weights = report.drawn(len(pairs), draws=draws, seed=seed)
     headline = {}
     for name, statistic in clips.headline(pairs).items():
         value = float(statistic(np.ones((1, len(pairs))))[0])
-        ends = bootstrap.interval(statistic(weights), at=value) if draws else None
-        headline[name] = {"value": value, "interval": [ends.low, ends.high] if ends else None}
+        ends = None if weights is None else report.ends(statistic(weights), value)
+        headline[name] = {"value": value, "interval": ends}
     return {
         "clips": len(pairs),
+        "draws": draws,
+        "seed": seed,
         "answered": sum(answer is not None for _, answer in pairs),
         "headline": headline,
         "mean_errors": clips.errors(pairs),
@@ -92,10 +93,7 @@ def _compare(first: Any, second: Any, *, draws: int, seed: int) -> dict[str, Any
         count=draws,
         seed=seed,
     )
-    return {
-        name: {"difference": of.difference, "interval": [of.interval.low, of.interval.high], "p": of.p}
-        for name, of in found.items()
-    }
+    return {name: report.compared(difference) for name, difference in found.items()}
 
 
 def _read(file: Path) -> list[Clip]:
@@ -125,3 +123,5 @@ def _show(result: dict[str, Any]) -> None:
     frame.table(["", "value", "95 %", *(["minus the other", "p"] if compared else [])], rows)
     frame.line("")
     frame.table(["mean error", ""], [[name, report.number(value, 2)] for name, value in result["mean_errors"].items()])
+    frame.line("")
+    frame.line(report.told_of_intervals(result["clips"], "clips", draws=result["draws"]))

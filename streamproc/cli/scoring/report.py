@@ -14,7 +14,8 @@ from streamproc.formats.problems import Problems
 
 if TYPE_CHECKING:
     from streamproc.cli.scoring.games import Games
-    from streamproc.score.spots import Bools
+    from streamproc.score.bootstrap import Comparison
+    from streamproc.score.spots import Bools, Floats
 
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="F", help="Draw it, too: a .png or .svg file.")]
 SeedOption = Annotated[
@@ -40,6 +41,12 @@ def between(ends: tuple[float, float] | list[float] | None) -> str:
     return f"[{number(ends[0])}, {number(ends[1])}]" if ends else ""
 
 
+def with_ends(value: float, ends: list[float] | None, *, signed: bool = False) -> str:
+    """A number, and where it lies between."""
+    said = f"{value:+.4f}" if signed else number(value)
+    return f"{said} {between(ends)}".rstrip()
+
+
 def plain(value: Any) -> Any:
     """Built-ins for JSON: arrays as lists, NaN as null."""
     if isinstance(value, dict):
@@ -51,22 +58,58 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def ends_of_error(games: Games, hit: Bools, *, draws: int, seed: int) -> list[float] | None:
-    """The interval of a calibration error, over games."""
+def drawn(units: int, *, draws: int, seed: int) -> Floats | None:
+    """(draws, units); None where no draw is wanted, or there is nothing to draw from."""
+    from streamproc.score import bootstrap
+
+    return bootstrap.draws(units, count=draws, seed=seed) if draws and units >= bootstrap.ENOUGH else None
+
+
+def ends(values: Floats, at: float) -> list[float] | None:
+    """The interval of a number, from what draws have of it. A draw may have none (NaN): of nothing there is no share."""
     import numpy as np
 
-    from streamproc.score import bootstrap, calibration
+    from streamproc.score import bootstrap
+
+    there = values[~np.isnan(values)]
+    if math.isnan(at) or not len(there):
+        return None
+    found = bootstrap.interval(there, at=at)
+    return [found.low, found.high]
+
+
+def ends_of_error(games: Games, hit: Bools, *, draws: int, seed: int) -> list[float] | None:
+    """The interval of a calibration error, over games."""
+    from streamproc.score import calibration
 
     said = games.predictions
-    if not draws or not len(said):
+    if (weights := drawn(len(games.names), draws=draws, seed=seed)) is None:
         return None
-    weights = bootstrap.draws(len(games.names), count=draws, seed=seed)
     found = calibration.errors(said.confidence, hit, said.part // 2, weights)
-    found = found[~np.isnan(found)]  # a draw of games without predictions has no error
-    if not len(found):
-        return None
-    ends = bootstrap.interval(found, at=calibration.reliability(said.confidence, hit).ece)
-    return [ends.low, ends.high]
+    return ends(found, calibration.reliability(said.confidence, hit).ece)
+
+
+def how_drawn(units: int, of: str, *, draws: int, seed: int) -> dict[str, Any]:
+    """What intervals are drawn from; stands beside them."""
+    return {"level": 0.95, "draws": draws, "seed": seed, "units": units, "of": of}
+
+
+def told_of_intervals(units: int, of: str, *, draws: int) -> str:
+    """The same in words, or why there is none."""
+    if not draws:
+        return "no intervals: none drawn (--draws 0)"
+    if units < 2:
+        return f"no intervals: {units} {of}, and drawn from one every draw is the same"
+    return f"intervals: 95 % of {draws} draws from {units} {of}"
+
+
+def compared(found: Comparison) -> dict[str, Any]:
+    between = found.interval
+    return {
+        "difference": found.difference,
+        "interval": [between.low, between.high] if between else None,
+        "p": found.p,
+    }
 
 
 def warn(problems: Problems) -> None:

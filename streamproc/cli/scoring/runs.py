@@ -50,6 +50,8 @@ class Window(msgspec.Struct, kw_only=True):
     """A line of detections.jsonl, as far as it is looked at here."""
 
     stream: str
+    service: str | None = None
+    index: int = 0
     start_ms: int
     end_ms: int
     outcome: str
@@ -93,13 +95,13 @@ def read(path: Path, problems: Problems) -> list[Seen]:
 
 
 def windows(path: Path) -> Iterator[tuple[str, Window]]:
-    """(place, window) of a detections.jsonl, or of all below a folder. Gaps and the end of a stream are no windows."""
+    """(place, window) of a detections.jsonl, or of all below a folder; gaps among them, but not the end of a stream."""
     files = sorted(path.rglob("detections.jsonl")) if path.is_dir() else [path]
     if not files:
         raise Misconfigured(f"{path}: no detections.jsonl below it")
     for file in files:
         for place, window in _lines(file):
-            if window.until_index is None and window.count is None:
+            if window.count is None:
                 yield place, window
 
 
@@ -212,6 +214,12 @@ def _detections(file: Path) -> Iterator[Seen]:
 def plainly(stream: str) -> str:
     """Repeats and replays are of the same as what they repeat."""
     return stream.partition("@")[0]
+
+
+def game_of(stream: str) -> str:
+    """GAME of GAME/1_720p and of GAME/1, as SoccerNet's files have it: what happens in two halves hangs together."""
+    half = soccernet.half_of(stream) or soccernet.half_of(f"{stream}_half")
+    return half[0] if half else stream
 
 
 # streams ------------------------------------------------------------------------------------------------------------

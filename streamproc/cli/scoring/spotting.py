@@ -93,8 +93,9 @@ def score(games: Games, looked: Looked | None, *, within_ms: int, draws: int, se
         "labels": len(games.truth),
         "predictions": len(games.predictions),
         "found": _found(games, within_ms=within_ms, draws=draws, seed=seed),
-        "spans": _spans(games),
-        "coverage": _covered(games, looked),
+        "spans": _spans(games, draws=draws, seed=seed),
+        "coverage": _covered(games, looked, draws=draws, seed=seed),
+        "draws": draws,
         "intervals": _intervals(counted, metrics, draws=draws, seed=seed),
         "problems": games.problems.plain(),
     }
@@ -113,7 +114,7 @@ def _metric(metric: Score) -> dict[str, Any]:
 def _found(games: Games, *, within_ms: int, draws: int, seed: int) -> dict[str, Any]:
     """Precision, recall, F1 and what hangs on the same matching: confusion and calibration."""
     from streamproc.formats.soccernet import LABELS
-    from streamproc.score import bootstrap, calibration, detection
+    from streamproc.score import calibration, detection
 
     truth, said = games.truth, games.predictions
     matches = detection.match(truth, said, within_ms=within_ms, classes=len(LABELS))
@@ -150,36 +151,36 @@ def _found(games: Games, *, within_ms: int, draws: int, seed: int) -> dict[str, 
             "accuracy": reliability.accuracy,
         },
     }
-    if draws:
-        by_game = detection.by_game(truth, said, matches, games=len(games.names))
-        weights = bootstrap.draws(len(games.names), count=draws, seed=seed)
-        drawn = by_game.drawn(weights)
+    if (weights := report.drawn(len(games.names), draws=draws, seed=seed)) is not None:
+        drawn = detection.by_game(truth, said, matches, games=len(games.names)).drawn(weights)
         document["intervals"] = {
-            name: _ends(getattr(drawn, name), float(getattr(total, name))) for name in ("precision", "recall", "f1")
+            name: report.ends(getattr(drawn, name), float(getattr(total, name)))
+            for name in ("precision", "recall", "f1")
         }
         document["intervals"]["ece"] = report.ends_of_error(games, matches.hit, draws=draws, seed=seed)
     return document
 
 
-def _ends(values: Floats, at: float) -> list[float]:
-    from streamproc.score import bootstrap
-
-    found = bootstrap.interval(values, at=at)
-    return [found.low, found.high]
-
-
-def _spans(games: Games) -> dict[str, float] | None:
+def _spans(games: Games, *, draws: int, seed: int) -> dict[str, Any] | None:
     """Temporal IoU, where both sides have rows with a stretch."""
+    from streamproc.formats.soccernet import LABELS
     from streamproc.score import detection
 
     true, said = games.true_spans, games.said_spans
     if not len(true.part) or not len(said.part):
         return None
     found = detection.overlaps(true, said)
-    return {"mean_iou": found.mean} | {f"f1_at_{at}": float(found.at(at).f1) for at in (0.3, 0.5, 0.7)}
+    document: dict[str, Any] = {"true": found.truth, "predicted": found.predicted, "mean_iou": found.mean}
+    document |= {f"f1_at_{at}": float(found.at(at).f1) for at in (0.3, 0.5, 0.7)}
+    if (weights := report.drawn(len(games.names), draws=draws, seed=seed)) is not None:
+        each = detection.by_unit(found, true, said, parts=2 * len(LABELS), units=len(games.names))
+        document["intervals"] = {"mean_iou": report.ends(each.mean(weights), found.mean)} | {
+            f"f1_at_{at}": report.ends(each.at(at).drawn(weights).f1, document[f"f1_at_{at}"]) for at in (0.3, 0.5, 0.7)
+        }
+    return document
 
 
-def _covered(games: Games, looked: Looked | None) -> dict[str, Any] | None:
+def _covered(games: Games, looked: Looked | None, *, draws: int, seed: int) -> dict[str, Any] | None:
     """The score over what was looked at; None where nobody says what that was."""
     if looked is None:
         return None
@@ -190,6 +191,7 @@ def _covered(games: Games, looked: Looked | None) -> dict[str, Any] | None:
     said = games.predictions.where(looked.covered.have(games.predictions.part, games.predictions.time_ms))
     counted = official.tally(truth, said, games=len(games.names), classes=len(LABELS))
     covered_ms = looked.covered.total_ms()
+    metrics = {name: _metric(metric) for name, metric in official.score(counted).items()}
     return {
         "share": covered_ms / looked.whole_ms if looked.whole_ms else 0.0,
         "covered_s": covered_ms / 1000,
@@ -197,24 +199,21 @@ def _covered(games: Games, looked: Looked | None) -> dict[str, Any] | None:
         "halves_unstated": 2 * len(games.names) - looked.halves,
         "labels_outside": len(games.truth) - len(truth),
         "predictions_outside": len(games.predictions) - len(said),
-        **{name: _metric(metric) for name, metric in official.score(counted).items()},
+        **metrics,
+        "intervals": _intervals(counted, metrics, draws=draws, seed=seed),
     }
 
 
 def _intervals(counted: Tally, metrics: dict[str, Any], *, draws: int, seed: int) -> dict[str, Any] | None:
-    if not draws:
+    if (weights := report.drawn(counted.games, draws=draws, seed=seed)) is None:
         return None
-    from streamproc.score import bootstrap
     from streamproc.score import spotting as official
 
-    drawn = official.averages(counted, bootstrap.draws(counted.games, count=draws, seed=seed))
     return {
-        "level": 0.95,
-        "draws": draws,
-        "seed": seed,
+        **report.how_drawn(counted.games, "games", draws=draws, seed=seed),
         **{
-            m: {name: _ends(views[view], metrics[m][name]) for name, view in NAMES.items()}
-            for m, views in drawn.items()
+            m: {name: report.ends(views[view], metrics[m][name]) for name, view in NAMES.items()}
+            for m, views in official.averages(counted, weights).items()
         },
     }
 
@@ -229,18 +228,12 @@ def _compare(games: Games, other: Games, *, draws: int, seed: int) -> dict[str, 
         official.tally(run.truth, run.predictions, games=len(run.names), classes=len(LABELS)) for run in (games, other)
     )
     both = official.beside(first, second)
-    document = {}
 
     def means(weights: Floats) -> dict[str, Floats]:
         return {name: views["all"] for name, views in official.averages(both, weights, views=("all",)).items()}
 
-    for name, difference in bootstrap.compare(means, units=len(games.names), count=draws, seed=seed).items():
-        document[name] = {
-            "difference": difference.difference,
-            "interval": [difference.interval.low, difference.interval.high],
-            "p": difference.p,
-        }
-    return document
+    found = bootstrap.compare(means, units=len(games.names), count=draws, seed=seed)
+    return {name: report.compared(difference) for name, difference in found.items()}
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -268,19 +261,32 @@ def _show(result: dict[str, Any]) -> None:
         ["label", "loose AP", f"precision ±{found['within_s']:g} s", "recall", "F1", "labels", "predictions"], rows
     )
     frame.line("")
-    frame.line(f"games {result['games']} · calibration error {report.number(found['calibration']['ece'])}")
-    if spans := result["spans"]:
-        frame.line(
-            f"spans: mean IoU {report.number(spans['mean_iou'])} · F1 at IoU 0.5 {report.number(spans['f1_at_0.5'])}"
+    ends = found.get("intervals", {})
+    frame.line(
+        f"all, ±{found['within_s']:g} s: "
+        + " · ".join(
+            f"{name} {report.with_ends(float(found[key]), ends.get(key))}"
+            for name, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
         )
+    )
+    error = report.with_ends(found["calibration"]["ece"], ends.get("ece"))
+    frame.line(f"games {result['games']} · calibration error {error}")
+    if spans := result["spans"]:
+        ends = spans.get("intervals", {})
+        told = (report.with_ends(spans[key], ends.get(key)) for key in ("mean_iou", "f1_at_0.5"))
+        frame.line("spans: mean IoU {} · F1 at IoU 0.5 {}".format(*told))
     if covered := result["coverage"]:
+        ends = covered["intervals"] or {}
+        told = (report.with_ends(covered[m]["mAP"], ends.get(m, {}).get("mAP")) for m in ("loose", "tight"))
         frame.line(
             f"looked at {100 * covered['share']:.1f} % of {covered['whole_s'] / 60:.0f} minutes; over that alone: "
-            f"loose {report.number(covered['loose']['mAP'])}, tight {report.number(covered['tight']['mAP'])}"
+            + "loose {}, tight {}".format(*told)
         )
     else:
         frame.line("looked at: nobody says (no coverage.json); the score takes everything as looked at")
     for name, of in result.get("comparison", {}).items():
         frame.line(
-            f"{name} minus the other run: {of['difference']:+.4f} {report.between(of['interval'])}, p = {of['p']:.4f}"
+            f"{name} minus the other run: {report.with_ends(of['difference'], of['interval'], signed=True)}, "
+            f"p = {of['p']:.4f}"
         )
+    frame.line(report.told_of_intervals(result["games"], "games", draws=result["draws"]))

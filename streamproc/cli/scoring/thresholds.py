@@ -102,13 +102,12 @@ def report_on(
     import numpy as np
 
     from streamproc.cli.scoring import games as folders
-    from streamproc.score import bootstrap
     from streamproc.score import thresholds as believing
 
     minutes = folders.length_ms(games, folders.looked_at(folder, games.names)) / 60_000
     least = np.array([np.nan if at is None else at for at in best])
     kept = believing.keep(games.predictions, least)
-    weights = bootstrap.draws(len(games.names), count=draws, seed=seed) if draws else None
+    weights = report.drawn(len(games.names), draws=draws, seed=seed)
     return {
         "games": len(games.names),
         "minutes": minutes,
@@ -119,25 +118,27 @@ def report_on(
 
 def _measured(games: Games, kept: Bools, minutes: float, within_ms: int, weights: Floats | None) -> dict[str, Any]:
     from streamproc.formats.soccernet import LABELS
-    from streamproc.score import bootstrap, detection, spotting
+    from streamproc.score import detection, spotting
 
     said = games.predictions.where(kept)
     matches = detection.match(games.truth, said, within_ms=within_ms, classes=len(LABELS))
     each = detection.found(games.truth, said, matches, classes=len(LABELS))
     total = each.total()
-    ends = None
+    counted = spotting.tally(games.truth, said, games=len(games.names), classes=len(LABELS))
+    loose = spotting.score(counted)["loose"].average["all"]
+    ends: dict[str, Any] = {}
     if weights is not None:
         drawn = detection.by_game(games.truth, said, matches, games=len(games.names)).drawn(weights)
-        found = bootstrap.interval(drawn.f1, at=float(total.f1))
-        ends = [found.low, found.high]
-    counted = spotting.tally(games.truth, said, games=len(games.names), classes=len(LABELS))
+        for name in ("precision", "recall", "f1"):
+            ends[name] = report.ends(getattr(drawn, name), float(getattr(total, name)))
+        ends["loose_mAP"] = report.ends(spotting.averages(counted, weights, views=("all",))["loose"]["all"], loose)
     return {
         "precision": total.precision,
         "recall": total.recall,
         "f1": total.f1,
-        "f1_interval": ends,
+        "intervals": ends or None,
         "per_class_f1": dict(zip(LABELS, each.f1.tolist(), strict=True)),
-        "loose_mAP": spotting.score(counted)["loose"].average["all"],
+        "loose_mAP": loose,
         "predictions": len(said),
         "per_minute": float(detection.share(len(said), minutes)),
         "labels_per_minute": float(detection.share(len(games.truth), minutes)),
@@ -162,12 +163,17 @@ def _show(result: dict[str, Any]) -> None:
             f"{name} ({result[name]['games']} games)",
             when,
             *(report.number(float(result[name][when][k])) for k in ("precision", "recall", "f1")),
-            report.between(result[name][when]["f1_interval"]),
+            report.between((result[name][when]["intervals"] or {}).get("f1")),
             report.number(result[name][when]["loose_mAP"]),
+            report.between((result[name][when]["intervals"] or {}).get("loose_mAP")),
             report.number(result[name][when]["per_minute"], 2),
             report.number(result[name][when]["labels_per_minute"], 2),
         ]
         for name in ("fit", "test")
         for when in ("before", "after")
     ]
-    frame.table(["games", "", "precision", "recall", "F1", "95 %", "loose mAP", "events/min", "labels/min"], rows)
+    frame.table(
+        ["games", "", "precision", "recall", "F1", "95 %", "loose mAP", "95 %", "events/min", "labels/min"], rows
+    )
+    frame.line("")
+    frame.line(report.told_of_intervals(result["test"]["games"], "games to report on", draws=result["draws"]))
