@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from streamproc import wire
 from streamproc.errors import Expired, Fatal, Retryable
+from streamproc.messages import Outcome
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.state import At, Parked, pack
-from streamproc.topics import topic
 from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
@@ -64,26 +64,22 @@ class Parking:
             self.r.intake.resume(given)
 
     async def load(self, given: Input) -> None:
-        """The record in hand again where it was let go of. Expired ones become what they are."""
+        """The record in hand again where it was let go of. What cannot be had any more becomes what it is."""
         r = self.r
         if given.record is not None or given.moves_only_time:
             return
-        while True:
-            try:
-                stored = await self._reread(given.at)
-            except Retryable as e:
-                log.warning("%s: %s", r.service, e)
-                await r.pause()
-            else:
-                break
+        stored = await self._reread(given.at)
         if stored is None:
             r.counts.expired += 1
-            p = given.place
-            given.place = Place(
-                given.sequence, given.index, given.until, p.revision, p.start_ms, p.end_ms, p.utc, "skipped", "expired"
-            )
+            _becomes(given, "skipped", "expired")
             return
-        given.stored, given.record = stored, wire.decode(topic(given.at[0]), stored)
+        again, error = await r.intake.parse(stored)
+        if error is not None:
+            log.error("%s: %s[%d]@%d: %s", r.service, stored.topic, stored.partition, stored.offset, error)
+            r.bury(again, error)
+            _becomes(given, "failed", again.place.reason or "unparseable")
+            return
+        given.stored, given.record = again.stored, again.record
 
     async def _unparked(self, at: At, parked: Parked) -> Input:
         if parked.value is None:
@@ -111,12 +107,22 @@ class Parking:
         return Input(at, sequence, index, index + 1, None, None, place)
 
     async def _reread(self, at: At) -> Stored | None:
-        """A record's bytes once more; None where they have expired."""
+        """A record's bytes once more, as they lie there; None where they have expired. A bus that is away is waited for."""
         r, (name, offset) = self.r, at
-        try:
-            found = await r.shared.bus.read(name, r.lease.partition, offset, max_records=1, max_bytes=1)
-        except Expired:
-            return None
-        if not found or found[0].offset != offset:
-            return None
-        return await r.claims.check_out(found[0]) if r.claims else found[0]
+        while True:
+            try:
+                found = await r.shared.bus.read(name, r.lease.partition, offset, max_records=1, max_bytes=1)
+            except Expired:
+                return None
+            except Retryable as e:
+                log.warning("%s: %s", r.service, e)
+                await r.pause()
+            else:
+                return found[0] if found and found[0].offset == offset else None
+
+
+def _becomes(given: Input, outcome: Outcome, reason: str) -> None:
+    p = given.place
+    given.place = Place(
+        given.sequence, given.index, given.until, p.revision, p.start_ms, p.end_ms, p.utc, outcome, reason
+    )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from streamproc.bus.claims import Claims
+from streamproc import wire
+from streamproc.bus.claims import Claims, open_store
 from streamproc.errors import LeftOut, NotYet, Rejected
 from streamproc.messages import Detection, Event, Outcome, Record, Sighting, Window
 from streamproc.stage import Each, Look, Row
 from streamproc.wire import Entry
 from tests.runner.rig import Rig, told
-from tests.sim import clock
+from tests.runner.test_fold import Collect, detections, rows
+from tests.sim import clock, toys
 
 
 class See(Each):
@@ -167,6 +171,35 @@ async def test_an_answer_larger_than_its_topic_allows_is_a_failure_of_its_input(
     assert failed.outcome == "failed"
     assert failed.reason is not None
     assert "larger than the 1048576 bytes" in failed.reason
+
+
+def test_a_record_whose_payload_goes_while_it_waits_for_its_row_is_buried_and_the_row_goes_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        claims = Claims(open_store(str(tmp_path)))
+        rig = Rig.of()
+        source = rig.source("m", "detect.a", "detect.b", "dedup", count=2)
+        large = Detection.of(
+            toys.window(source, 0, 1, 2),
+            id="detect.a/decode/m/0/0",
+            service="detect.a",
+            root="decode",
+            events=(Sighting(label="x" * 10_000),),
+        )
+        claim = await claims.check_in(wire.encode(large, partitions=rig.log.partitions, time=""), 5000)
+        rig.log.append([claim])
+        async with rig.running("dedup", Collect("detect.a", "detect.b"), claims=claims) as service:
+            await rig.until(lambda: bool(rig.log.state_keys("park")))
+            assert await claims.sweep(older_than_s=-1) == 1
+            detections(rig, source, "detect.b", 0, 1, 2)
+            detections(rig, source, "detect.a", 1, 2)
+            await rig.until(lambda: any(r.ended for r in rig.records("events")), within_s=10)
+            assert service.shared.counts.dead == 1
+        first, second = rows(rig)
+        assert first.startswith("0:detect.a=claim to ")
+        assert second == "1:detect.a=done,detect.b=done"
+        assert [e.header("claim") for e in rig.dead("detections")] == [claim.header("claim")]
+
+    asyncio.run(story())
 
 
 @told
