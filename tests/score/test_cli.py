@@ -535,6 +535,11 @@ def test_the_truth_is_the_reference_where_it_is_given(run: Run, folder: Path) ->
     found, _ = asked(run, "overdetection", "--predictions", folder / "predictions", "--labels", folder / "labels")
     assert found["times_prior"] == pytest.approx(80 / 60, rel=0.2)
     assert 0 < found["labels"]["distance"] < 1
+    for name in ("per_minute", "times_prior"):
+        low, high = found["intervals"][name]
+        assert low <= found[name] <= high
+    told, _ = asked(run, "overdetection", "--predictions", folder / "predictions", "--minutes", 500)
+    assert told["intervals"] is None
 
 
 # dashcam ------------------------------------------------------------------------------------------------------------

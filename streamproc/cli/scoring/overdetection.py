@@ -12,7 +12,7 @@ import typer
 from streamproc.cli import frame
 from streamproc.cli.frame import JsonOption
 from streamproc.cli.scoring import report
-from streamproc.cli.scoring.report import PlotOption
+from streamproc.cli.scoring.report import DrawsOption, PlotOption, SeedOption
 from streamproc.formats import soccernet
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def overdetection(
         Path | None,
         typer.Option("--still", metavar="F", help="Where nothing moves: a file that `score still` writes."),
     ] = None,
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,6 +83,7 @@ def overdetection(
     length = minutes if minutes is not None else _minutes(said)
     usual = prior if prior is not None else _usual(reference, length if minutes is not None else None)
     result = signs(said, reference, minutes=length, prior=usual)
+    result |= _between(said, result, draws=draws, seed=seed) if minutes is None else {"intervals": None}
     result["still"] = _in_still(said, still, problems) if still is not None else None
     result["problems"] = problems.plain()
     report.warn(problems)
@@ -190,6 +193,30 @@ def _minutes(rows: Sequence[Seen]) -> float:
     return sum(ends.values()) / 60_000
 
 
+def _between(said: Sequence[Seen], result: dict[str, Any], *, draws: int, seed: int) -> dict[str, Any]:
+    """The interval of the rate, over games; not where somebody says how long it all is, and not how long each is."""
+    import numpy as np
+
+    from streamproc.cli.scoring.runs import game_of
+
+    by_game: dict[str, list[Seen]] = {}
+    for row in said:
+        by_game.setdefault(game_of(row.stream), []).append(row)
+    found: dict[str, Any] = {"games": len(by_game), "draws": draws, "seed": seed, "intervals": None}
+    if (weights := report.drawn(len(by_game), draws=draws, seed=seed)) is not None:
+        events = np.array([len(rows) for rows in by_game.values()], np.float64)
+        minutes = np.array([_minutes(rows) for rows in by_game.values()])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rates = (weights @ events) / (weights @ minutes)
+        ends = report.ends(rates[np.isfinite(rates)], result["per_minute"])
+        prior = result["prior"]
+        found["intervals"] = {
+            "per_minute": ends,
+            "times_prior": [end / prior for end in ends] if ends and prior else None,
+        }
+    return found
+
+
 def _usual(reference: Sequence[Seen], minutes: float | None) -> float:
     length = minutes or _minutes(reference)
     return len(reference) / length if reference and length else USUAL_PER_MINUTE
@@ -242,10 +269,16 @@ def _by_minute(said: Sequence[Seen]) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
+    ends = (result["intervals"] or {}).get("per_minute")
+    told = f"{report.number(result['per_minute'], 2)} {report.between(ends)}".rstrip()
     frame.line(
-        f"{result['events']} events in {result['minutes']:.1f} minutes: {report.number(result['per_minute'], 2)} a minute, "
+        f"{result['events']} events in {result['minutes']:.1f} minutes: {told} a minute, "
         f"{report.number(result['times_prior'], 1)} times the usual {result['prior']:.2f}"
     )
+    if "games" in result:
+        frame.line(report.told_of_intervals(result["games"], "games or streams", draws=result["draws"]))
+    else:
+        frame.line("no intervals: --minutes says how long all is, not how long each is")
     frame.table(
         ["busiest: stream", "minute", "events"], [[b["stream"], b["minute"], b["events"]] for b in result["busiest"]]
     )
