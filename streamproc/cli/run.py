@@ -318,7 +318,10 @@ class Run:
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
                 f"{self._unread()}{self.spending.short()}"
             )
-        whole = found["covered"] == 1.0 and not self.streams.unreadable and not self.spending.left_out
+            if found["failed_s"]:
+                parts = (f"{seconds:,.1f} s of {service}" for service, seconds in found["failed_s"].items())
+                say(f"failed: {', '.join(parts)}. `streamproc dlq list` says of each window why")
+        whole = found["covered"] == 1.0 and found["complete"] == found["streams"] and not self.spending.left_out
         return Code.DONE if whole else Code.INCOMPLETE
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamproc.pipeline.progress import Progress
 
 DECODE = "decode"
+KINDS = ("done", "failed", "skipped", "missing")
 RATE_OVER_S = 20.0
 
 
@@ -56,7 +57,7 @@ class Spending:
     def told(self) -> str:
         said = f"{self.calls:,} calls"
         if self.again:
-            said += f" ({self.again:,} of them again)"
+            said += f" ({self.again:,} of them failed or went twice)"
         said += f", {self.tokens_in:,} tokens in, {self.tokens_out:,} out"
         return said + (f", ${self.money:.2f}" if self.money else "")
 
@@ -122,25 +123,27 @@ class Board:
         return max(0, self.totals.get(source.stream, 0) - self.progress.of(source, service).numbers.total)
 
     def receipt(self, *, complete: int, unreadable: int) -> dict[str, Any]:
-        """What there is to say at the end, in numbers."""
-        windows, whole, good = 0, 0.0, 0.0
-        for source in self.sources:
-            for service in self.services:
-                if service not in source.services:
-                    continue
+        """What there is to say at the end, in numbers. `covered` is the share of who has looked at least: on average over
+        all, a model that answered nothing would pass for half of it."""
+        windows, failed, shares = 0, dict[str, float](), list[float]()
+        for service in self.services:
+            whole, good = 0.0, 0.0
+            for source in (s for s in self.sources if service in s.services):
                 account = self.progress.of(source, service)
+                there = sum(account.seconds(kind) for kind in KINDS)
                 bad = account.seconds("failed") + account.seconds("missing")
                 if service == DECODE:
                     bad += account.seconds("skipped")
                     windows += account.numbers.total - (account.count is not None)
-                seconds = (
-                    account.seconds("done")
-                    + account.seconds("skipped")
-                    + account.seconds("failed")
-                    + account.seconds("missing")
-                )
-                whole += seconds
-                good += seconds - bad if account.complete() else 0.0
+                if account.seconds("failed"):
+                    failed[service] = round(failed.get(service, 0.0) + account.seconds("failed"), 3)
+                if account.complete():
+                    whole, good = whole + there, good + there - bad
+                else:  # what it has yet to look at is as long as what there is, whether it has begun or not
+                    decoded = self.progress.of(source, DECODE)
+                    whole += max(there, sum(decoded.seconds(kind) for kind in KINDS), 0.001)
+            if whole:  # else there was nothing to look at: no events, no verdicts
+                shares.append(good / whole)
         told = self.spending
         return {
             "streams": len(self.sources) + unreadable,
@@ -162,7 +165,8 @@ class Board:
                 }
                 for name, s in told.budgets.items()
             },
-            "covered": good / whole if whole else float(not self.sources),
+            "failed_s": failed,
+            "covered": min(shares, default=1.0),
         }
 
     def left_s(self, rows: Sequence[tuple[str, int, int | None, float, int, int]]) -> float | None:

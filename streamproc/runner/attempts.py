@@ -202,6 +202,7 @@ class Attempts:
     def __init__(self, circuit: Circuit, *, rng: random.Random) -> None:
         self.circuit, self._rng = circuit, rng
         self.retried = 0
+        self._told = set[str]()
 
     async def run(self, call: Callable[[], Awaitable[T]], *, ready: Callable[[], Awaitable[None]], rest: Rest) -> T:
         """What `call` answers. `ready` is awaited before each call: is the lease fresh?"""
@@ -219,6 +220,7 @@ class Attempts:
                 looked = True
                 if isinstance(e, SingledOut):
                     circuit.succeeded()  # others went through; of the last input of all nothing else would tell
+                    self._tell(e)
                 counted += not (circuit.open or isinstance(e, Throttled))
                 failures += 1
                 if not isinstance(e, SingledOut):
@@ -242,6 +244,13 @@ class Attempts:
                     circuit.gone()
             if not circuit.open:
                 await rest(asyncio.sleep(wait_s))
+
+    def _tell(self, error: SingledOut) -> None:
+        """Once a kind: its attempts may take minutes, and a server of which nothing can be read fails them all."""
+        kind = type(error.__cause__ or error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("a call failed of itself (%s), and is tried again: %s", kind, error)
 
     async def _pass(self, failures: int, rest: Rest) -> bool:
         try:

@@ -223,6 +223,7 @@ class EachWay:
             return
         rejection = r.rejection(error)
         reason = str(rejection)
+        r.shared.tell(rejection)
         r.bury(given, rejection)
         r.without(given, "failed", reason, self._otherwise(given, "failed", reason))
 

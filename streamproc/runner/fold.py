@@ -262,6 +262,7 @@ class FoldWay:
             raise
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.rejection
             rejection = r.rejection(e)
+            r.shared.tell(rejection)
             reason = str(rejection)
             for given in heads.spoken.values():
                 if given.place.outcome == "done":

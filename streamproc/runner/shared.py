@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streamproc.bus.contract import Bus
-from streamproc.errors import Misconfigured
-from streamproc.runner.attempts import Attempts, Backoff, Circuit
+from streamproc.errors import Misconfigured, Rejected, SingledOut, StreamprocError
+from streamproc.runner.attempts import Attempts, Backoff, Circuit, GaveUp
 from streamproc.runner.pace import Roster
 from streamproc.runner.slots import Slots
 from streamproc.runner.tracing import Tracing
 from streamproc.stage import Stage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +118,24 @@ class Shared:
         self.roster = Roster(bus, time=now)
         self.load = Load(bounds.in_flight_bytes)
         self.counts = Counts()
+        self._told = set[str]()
+
+    def tell(self, rejection: Rejected) -> None:
+        """What fails for good is told once a kind: a key that is wrong fails a million inputs, and nobody reads on to
+        dead letters of what he takes to go well."""
+        kind = kind_of(rejection)
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning(
+                "%s: failed for good (%s): %s. More of that kind are not told here: `streamproc dlq list` has them",
+                self.service,
+                kind,
+                rejection,
+            )
+
+
+def kind_of(error: Exception) -> str:
+    """The class of what went wrong, from under those that say what was done about it."""
+    while isinstance(error, GaveUp | SingledOut) and isinstance(error.__cause__, StreamprocError):
+        error = error.__cause__
+    return type(error).__name__

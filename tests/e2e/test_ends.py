@@ -11,6 +11,7 @@ import pytest
 
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
+from tests.e2e.answers import scripted
 from tests.e2e.films import film
 
 STOPPED_ON_ITS_WAY = """
@@ -62,3 +63,31 @@ def test_what_could_not_be_read_is_said_beside_the_share_that_was_covered(
     assert exit_code(build(), ["run", str(match), str(broken), "--bus", bus]) == Code.INCOMPLETE
     assert "1 of 2 streams done" in (said := capfd.readouterr().err)
     assert "100.0% covered of what could be read; 1 could not be" in said
+
+
+def test_why_windows_failed_is_said_once_where_they_did_and_nothing_of_them_is_covered(
+    bus: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server that takes no pictures fails every window: whoever started the run reads why, in the run."""
+    monkeypatch.chdir(tmp_path)
+    match = film(tmp_path / "match.mp4", 8)
+    with scripted(lambda _: 400) as server:
+        settings = f'[endpoints.m]\ncard = "openai-compatible"\nurls = ["{server.url}"]\nserved_name = "scripted"\n'
+        Path("streamproc.toml").write_text(settings)
+        told = ["run", str(match), "--only", "decode,detect", "--model", "detect=m", "--bus", bus]
+        assert exit_code(build(), told) == Code.INCOMPLETE
+    said = capfd.readouterr().err
+    told = [r.getMessage() for r in caplog.records if "not this picture" in r.getMessage()]
+    assert len(told) == 1, told
+    assert told[0].startswith("detect.m: failed for good (BadRequest)")
+    assert "0.0% covered" in said
+    assert "failed: 8.0 s of detect.m" in said
+
+
+def test_a_stage_that_nothing_has_come_to_is_not_covered(bus: str, tmp_path: Path) -> None:
+    match = film(tmp_path / "match.mp4", 4)
+    assert exit_code(build(), ["run", str(match), "--only", "decode,dedup", "--bus", bus]) == Code.INCOMPLETE

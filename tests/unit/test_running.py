@@ -62,7 +62,7 @@ def test_what_was_spent_is_what_the_card_says_it_costs() -> None:
     spending.hear(Record(model="m", url="u", outcome="done", seconds=1, tokens=Tokens(into=1_000_000, out=100_000)))
     spending.hear(Record(model="m", url="u", outcome="Overdue", seconds=1))
     assert (spending.calls, spending.again) == (2, 1)
-    assert spending.told() == "2 calls (1 of them again), 1,000,000 tokens in, 100,000 out, $2.00"
+    assert spending.told() == "2 calls (1 of them failed or went twice), 1,000,000 tokens in, 100,000 out, $2.00"
 
 
 def hour(service: str, taken: tuple[tuple[int, int], ...], count: int | None = None, **more: Any) -> Coverage:
@@ -87,15 +87,25 @@ def test_the_board_says_how_far_everybody_is_and_when_it_will_be_over() -> None:
     assert board.left(SOURCE, "decode") == 4
 
 
-def test_the_receipt_counts_only_what_was_looked_at_as_covered() -> None:
+ALL = {"done": ((0, 20_000),)}
+HALF = {"done": ((0, 10_000),), "failed": ((10_000, 20_000),)}
+NONE = {"failed": ((0, 20_000),)}
+
+
+@pytest.mark.parametrize(
+    ("detected", "covered", "failed"),
+    [(ALL, 1.0, {}), (HALF, 0.5, {"detect.a": 10.0}), (NONE, 0.0, {"detect.a": 20.0}), (None, 0.0, {})],
+)
+def test_the_receipt_says_covered_of_what_everybody_has_looked_at_and_who_failed(
+    detected: dict[str, Any] | None, covered: float, failed: dict[str, float]
+) -> None:
+    """On average over both, who failed at everything, or never began, would pass for half of it or for all."""
     progress = Progress()
     board = Board(progress, [SOURCE], ["decode", "detect.a"], {"m": 10}, Spending({}))
-    for service, kinds in (
-        ("decode", {"done": ((0, 20_000),)}),
-        ("detect.a", {"done": ((0, 15_000),), "failed": ((15_000, 20_000),)}),
-    ):
-        account = progress._accounts["m", 0].setdefault(service, Account())
-        account.hear(hour(service, ((0, 11),), 10, **kinds))
+    for service, kinds in (("decode", ALL), ("detect.a", detected)):
+        if kinds is not None:
+            account = progress._accounts["m", 0].setdefault(service, Account())
+            account.hear(hour(service, ((0, 11),), 10, **kinds))
     found = board.receipt(complete=1, unreadable=0)
     assert found["windows"] == 10
-    assert found["covered"] == pytest.approx(35 / 40)
+    assert (found["covered"], found["failed_s"]) == (covered, failed)
