@@ -22,6 +22,8 @@ class Circuit:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._in_a_row = 0
+        self.in_vain = 0
+        """Calls that went out to see, since it opened, and were sent away."""
         self._waits_s = FIRST_WAIT_S
         self._opened_at = -math.inf
         self.until = -math.inf
@@ -41,7 +43,7 @@ class Circuit:
         if started < self._opened_at:
             return False
         closed_it, self.state = self.state != "closed", "closed"
-        self._in_a_row, self._waits_s, self.why = 0, FIRST_WAIT_S, None
+        self._in_a_row, self.in_vain, self._waits_s, self.why = 0, 0, FIRST_WAIT_S, None
         return closed_it
 
     def failed(self, now: float, *, started: float, why: str, at_once: bool, wait_s: float | None = None) -> bool:
@@ -52,6 +54,7 @@ class Circuit:
         if self.state == "closed" and not at_once and self._in_a_row < IN_A_ROW:
             return False
         opened = self.state == "closed"
+        self.in_vain += not opened
         # Never less than a second, and never all replicas at the same moment.
         wait = max(self._waits_s * self._rng.uniform(1.0, 1.3), wait_s or 0.0)
         self._waits_s = min(LONGEST_WAIT_S, self._waits_s * 2)

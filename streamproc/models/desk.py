@@ -54,6 +54,9 @@ class Record:
 
 TRIAL_S: Final = 30.0
 
+SENT_AWAY: Final = 2
+"""So many trials in a row that end in a 429 are no crowd any more: then people are told, as of an outage."""
+
 
 class Desk:
     def __init__(
@@ -145,7 +148,9 @@ class Desk:
     def _failed(self, replica: Replica, e: Retryable, began: float) -> None:
         now = self.clock()
         if isinstance(e, QuotaSpent):
-            self.replicas.hold_back(e.retry_after_s if e.retry_after_s is not None else until_midnight_s(self._wall()))
+            wait_s = e.retry_after_s if e.retry_after_s is not None else until_midnight_s(self._wall())
+            self.replicas.hold_back(wait_s)
+            self._out(replica, f"quota spent, nothing is asked for {_long(wait_s)}: {e}")
         if isinstance(e, Throttled):
             replica.limiter.throttled(now)
         if replica.circuit.failed(
@@ -158,13 +163,16 @@ class Desk:
             if not isinstance(e, Throttled):
                 self._out(replica, str(e))
             self._opened(replica)
+        elif isinstance(e, Throttled) and replica.circuit.in_vain >= SENT_AWAY:
+            self._out(replica, str(e))
 
     def _one_too_many(self, replica: Replica, e: Throttled) -> bool:
         """One was refused while others have their places, and nothing was said of a rest: fewer at a time will do."""
         return e.retry_after_s is None and not isinstance(e, QuotaSpent) and replica.limiter.in_flight > 1
 
     def _out(self, replica: Replica, why: str) -> None:
-        """Told once an outage: its calls wait, and nobody else would say what for. A 429 is none."""
+        """Told once an outage: its calls wait, and nobody else would say what for. A 429 is none, unless it is all there
+        is, or is about a quota: those may last till midnight."""
         if replica not in self._told:
             self._told.add(replica)
             log.warning("%s is out, calls wait: %s", replica.endpoint.url, why)
@@ -172,3 +180,9 @@ class Desk:
     def _opened(self, replica: Replica) -> None:
         """Those in its line choose again, among the others; all of them, where perhaps a stand-in is to be asked."""
         self.replicas.look_again([replica] if self.replicas.up() else None)
+
+
+def _long(seconds: float) -> str:
+    """A wait as people say it."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -186,6 +186,37 @@ def test_an_outage_is_told_once_with_its_reason_and_so_is_its_end(caplog: pytest
     assert "answers again" in told[1]
 
 
+@pytest.mark.parametrize(
+    ("refusal", "says"),
+    [
+        (Throttled("429 slow down", retry_after_s=2), "calls wait: 429 slow down"),
+        (Throttled("429 slow down"), "calls wait: 429 slow down"),
+        (QuotaSpent("429 check your plan", retry_after_s=7200), "nothing is asked for 2.0 h: 429 check your plan"),
+        (QuotaSpent("429 check your plan"), "nothing is asked for "),
+    ],
+)
+def test_an_endpoint_that_sends_everybody_away_is_told_of_as_an_outage_is(
+    caplog: pytest.LogCaptureFixture, refusal: Throttled, says: str
+) -> None:
+    """A run that says nothing while it waits for a quota until midnight looks like one that hangs."""
+
+    async def main() -> None:
+        replica = Simulated()
+        replica.wrong = raises(refusal)
+        pool = a_pool(replica, wall=lambda: 0.0)
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(8)]
+        await asyncio.sleep(60)
+        told = [record.getMessage() for record in caplog.records if record.name.startswith("streamproc.models")]
+        assert len(told) == 1, told
+        assert says in told[0]
+        replica.wrong = None
+        await asyncio.gather(*asks)
+
+    with caplog.at_level("WARNING"):
+        virtually(main)
+    assert "answers again" in caplog.records[-1].getMessage()
+
+
 def test_retry_after_is_kept_even_while_older_calls_still_come_back() -> None:
     async def main() -> list[float]:
         replica = Simulated()
