@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamproc.bus.contract import Lease
-from streamproc.errors import Fatal, Fenced, Rejected
+from streamproc.errors import Fatal, Fenced, Rejected, Retryable
 from streamproc.messages import Outcome, Record, Sequence, Source
 from streamproc.runner.book import Book
 from streamproc.runner.each import EachWay
@@ -113,7 +113,7 @@ class Runner:
 
     async def run(self) -> None:
         """Until drained. Raises Fenced (in a group) when the lease is lost."""
-        tables = await Tables.open(self.shared.bus, self._tables(), self.lease.partition, self._heard)
+        tables = await self._opened()
         quiet = self.shared.load.listen(self.eased.set)
         self.look = self._look(tables)
         try:
@@ -142,6 +142,17 @@ class Runner:
         """Stop intake, finish or give up within the deadline, land, release."""
         self.draining.set()
         self.eased.set()
+
+    async def _opened(self) -> Tables:
+        """A bus that is away is waited for: raised, it would end the calls of all our partitions for one that begins."""
+        while True:
+            try:
+                return await Tables.open(self.shared.bus, self._tables(), self.lease.partition, self._heard)
+            except Retryable as e:
+                if self.draining.is_set():
+                    raise
+                log.warning("%s[%d]: %s", self.service, self.lease.partition, e)
+                await self.pause()
 
     def _tables(self) -> tuple[str, ...]:
         names = ["sources", *self.stage.tables]

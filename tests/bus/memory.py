@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from streamproc.bus.contract import HAND_OVER_S, Landing, Span
 from streamproc.bus.table import Newest
-from streamproc.errors import DiskFull, Expired, Fenced, Misconfigured, TooLarge, UnseenEnd
+from streamproc.errors import DiskFull, Expired, Fenced, Misconfigured, TooLarge, Unreachable, UnseenEnd
 from streamproc.topics import Topic
 from streamproc.wire import Entry, Stored
 from tests.bus.memory_group import Group, MemoryMembership
@@ -119,7 +119,7 @@ class MemoryLease:
         with self.bus.hearing(self._positions, self.partition, woken.set):
             while True:
                 woken.clear()
-                await self.bus.breath(self.log.read_s)
+                await self.bus.reach(self.log.read_s)
                 found = self._take(max_records, max_bytes)
                 if found or loop.time() >= deadline:
                     return found
@@ -159,7 +159,7 @@ class MemoryLease:
     async def land(self, landing: Landing) -> None:
         log, rng = self.log, self.log.rng
         assert not self._unsure, "renew comes before the next landing"
-        await self.bus.breath(log.landing_s)
+        await self.bus.reach(log.landing_s)
         self.check()
         assert landing.serial == self.serial + 1, f"serial {landing.serial} after {self.serial}"
         self.bus.accept(landing.outputs)
@@ -198,7 +198,7 @@ class MemoryLease:
             self.apply(landing)
 
     async def renew(self) -> None:
-        await self.bus.breath(self.log.landing_s)
+        await self.bus.reach(self.log.landing_s)
         if self.revoked or self.bus.expired:
             self.lost.set()
         if self.lost.is_set():
@@ -270,6 +270,12 @@ class MemoryBus:
         while not self.running.is_set():
             await self.running.wait()
 
+    async def reach(self, spread: Spread) -> None:
+        """The same, of what may be asked for again: perhaps nobody answers."""
+        await self.breath(spread)
+        if self.log.away and self.log.rng.random() < self.log.away:
+            raise Unreachable("the log", "it does not answer", remedy="Ask again.")
+
     def later(self, delay_s: float, what: Callable[[], None]) -> None:
         """Call after a while; when it wakes, should it be asleep then; never, should it be dead."""
 
@@ -313,7 +319,7 @@ class MemoryBus:
         self.log.known.update((t.name, t) for t in topics)
 
     async def topics(self) -> dict[str, int]:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         return dict.fromkeys(self.log.known, self.log.partitions)
 
     def accept(self, entries: Sequence[Entry]) -> None:
@@ -333,7 +339,7 @@ class MemoryBus:
         self.log.append(entries)
 
     async def read(self, topic: str, partition: int, offset: int, *, max_records: int, max_bytes: int) -> list[Stored]:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         log = self.log.log(topic, partition)
         if offset < log.begin:
             raise Expired(topic, partition, offset, log.begin)
@@ -347,17 +353,17 @@ class MemoryBus:
         return found
 
     async def span(self, topic: str, partition: int) -> Span:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         return self.log.span(topic, partition)
 
     async def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         log = self.log.log(topic, partition)
         i = bisect_left(log.records, time_ms, key=lambda s: s.time_ms)
         return log.records[i].offset if i < len(log.records) else log.end
 
     async def follow(self, topic: str, partition: int) -> MemoryTable:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         table = self._tables.get((topic, partition))
         if table is None:
             table = self._tables[topic, partition] = self.table_type(self, topic, partition)
@@ -384,7 +390,7 @@ class MemoryBus:
             self.once_awake(member.quit)
 
     async def members(self, service: str) -> dict[str, list[int]]:
-        await self.breath(self.log.read_s)
+        await self.reach(self.log.read_s)
         group = self.log.groups.get(service)
         members = group.members if group else []
         return {m.name: sorted(x.partition for x in m.held() if not x.over) for m in members if not m.bus.expired}

@@ -95,6 +95,8 @@ class MemoryLog:
     """Landings whose outputs stand while state and progress do not; the owner is fenced."""
     unseen: float = 0.0
     """Landings whose end nobody sees: done, not done, or still under way until somebody fences it."""
+    away: float = 0.0
+    """Requests that are not answered, and have done nothing."""
     disk_full: bool = False
     markers: bool = False
     """Every landing takes one offset more in each partition it wrote to, as Kafka's transactions do."""

@@ -31,6 +31,7 @@ async def _simulate(seed: int, weather: Weather) -> World:
         rng=rng,
         torn=weather.torn,
         unseen=weather.unseen,
+        away=weather.away,
         table_lag_s=weather.table_lag_s,
     )
     world = World(seed, weather, rng, log)

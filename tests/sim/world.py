@@ -42,6 +42,8 @@ class Weather:
     torn: float = 0.0
     """Landings whose outputs stand while state and progress do not."""
     unseen: float = 0.03
+    away: float = 0.0
+    """Requests that the bus does not answer."""
     table_lag_s: float = 0.0
     changes: float = 0.6
     """Streams that get another revision on the way."""
