@@ -108,9 +108,10 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     task = _as_it_was(task, old, wish, {p.stage for p in redoes}, has_contexts=bool(contexts))
     if wish.at in PICTURES:
         check_fed(planned(task))
-    begin, until = replay_range.numbers(lives, progress, said or (DECODE,), wish)
-    if (ours := _same(before, old, wish)) is not None:
-        begin, until = ours.begin, ours.until  # it goes on as it began, though the original has come further since
+    if (ours := _same(before, old, wish)) is not None:  # it goes on as it began, whatever has become of the original
+        begin, until = replay_range.those_of(lives, ours)
+    else:
+        begin, until = replay_range.numbers(lives, progress, said or (DECODE,), wish)
     pieces = replay_range.pieces(lives, begin, until, task, wish)
     end_ms = replay_range.end_ms(lives, progress, said or (DECODE,), until)
     to_the_end = any(progress.of(old, s).count == until for s in (DECODE, *said))
@@ -118,8 +119,10 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     found = await results(
         archive, old, said, windows=(begin, until), times_ms=told_ms, ranges=ours.ranges if ours else None
     )
-    offset, expired = await replay_range.left(archive, lives, (begin, until)) if wish.at == WINDOWS else (0, 0)
-    if wish.at == FOOTAGE:
+    offset, expired = 0, 0
+    if wish.at == WINDOWS and ours is None:
+        offset, expired = await replay_range.left(archive, lives, (begin, until))
+    if wish.at == FOOTAGE and ours is None:
         await asyncio.to_thread(replay_range.check_recorded, lives, _footage_of(old), begin, until)
     original = Original(
         stream=old.stream,

@@ -27,6 +27,8 @@ from streamproc.video.keep import Keep, segments
 from streamproc.video.recipe import grid_of
 
 WINDOWS: Final = "windows"
+MOST: Final = 1 << 40
+"""Numbers that no stream comes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,13 @@ def numbers(lives: Lives, progress: Progress, services: Sequence[str], wish: Wis
     if wish.until_ms is not None and wish.until_ms > lives.starts_ms(front):
         lives.warnings.append(f"{wish.stream} has come to {last_s:g} s so far; that is where its replay ends")
     return begin, until
+
+
+def those_of(lives: Lives, original: Original) -> tuple[int, int]:
+    """The original's numbers that a replay is of. Of footage on another grid its own count says nothing of those."""
+    if original.at != FOOTAGE:
+        return original.begin, original.until
+    return original.begin, lives.number(original.end_ms, MOST)
 
 
 def _by_windows(service: str) -> bool:

@@ -196,15 +196,40 @@ def test_killed_at_any_moment_the_same_command_loses_and_doubles_nothing(here: P
     assert told(records("events", "match@killed")) == told(records("events", "match"))
 
 
-def test_of_windows_that_have_expired_footage_is_named_and_used(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    async def a_week_later() -> None:
+def a_week_later() -> None:
+    async def trim() -> None:
         log = await Embedded.open(Path("streamproc.db"), clock=lambda: time.time() + 8 * 86_400)
         try:
             await log.trim()
         finally:
             await log.close()
 
-    asyncio.run(a_week_later())
+    asyncio.run(trim())
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_replay_that_has_begun_goes_on_whatever_becomes_of_the_original(
+    here: Path, removed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, begun = ("replay", "match", "--as", "whole"), ("replay", "match", "--as", "begun", "--from", "10")
+    fine = ("replay", "match", "--as", "fine", "--at", "footage", "--from", "10", "--set", "sampling.step_s=1")
+    assert streamproc(*whole) == streamproc(*fine) == Code.DONE
+    assert streamproc(*begun, "--detach") == Code.DONE
+    if removed:
+        assert exit_code(build(), ["sources", "remove", "match"]) == Code.DONE
+    a_week_later()
+    capfd.readouterr()
+    for command in (whole, fine):
+        assert streamproc(*command, "--json") == Code.DONE
+        assert answers(capfd)[-1]["receipt"]["calls"] == 0
+    assert streamproc(*begun, "--json") == Code.INCOMPLETE
+    assert answers(capfd)[-1]["receipt"]["complete"] == 1
+    (gap,) = done(records("windows", "match@begun"))
+    assert (gap.index, gap.until_index, gap.reason, gap.start_ms) == (0, 10, "expired", 10_000)
+
+
+def test_of_windows_that_have_expired_footage_is_named_and_used(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    a_week_later()
     assert records("windows", "match") == []
     assert streamproc("replay", "match", "--as", "x") == Code.USAGE
     assert "--at footage" in capfd.readouterr().err
