@@ -67,7 +67,9 @@ class KafkaMembership:
 
     async def enter(self) -> None:
         """Back with partitions given, or none; raises what turns us away."""
-        await self._group_client.open()
+        hop = f"consumer group {self.names.group(self.service)}"
+        with at(hop):
+            await self._group_client.open()
         self._group = Group(
             self._group_client,
             [self.names.topic(t) for t in self.topics],
@@ -76,7 +78,6 @@ class KafkaMembership:
             assignor=self._assignor,
             session_s=self._session_s,
         )
-        hop = f"consumer group {self.names.group(self.service)}"
         with at(hop):
             # Somebody who died keeps the others waiting until his session is over.
             async with asyncio.timeout(2 * self._session_s + 5):
