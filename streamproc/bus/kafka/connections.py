@@ -91,7 +91,7 @@ class Door:
 def unhurried(opening: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task to be shielded: aiokafka, cancelled while it opens, leaves a connection open. Close when it has ended."""
     task = asyncio.create_task(opening)
-    task.add_done_callback(lambda t: None if t.cancelled() else t.exception() and None)  # whoever waits hears of it
+    heard(task)  # whoever waits is told
     return task
 
 
@@ -116,10 +116,41 @@ async def ended(connection: Any) -> None:
         await asyncio.wait([end], timeout=CLOSE_S)
 
 
+def heard(future: asyncio.Future[Any]) -> None:
+    """Its error is told elsewhere, or to nobody: without this the loop would log a traceback for it."""
+    future.add_done_callback(lambda f: None if f.cancelled() else f.exception() and None)
+
+
+class _Pending(set[Any]):
+    """Batches under way. One that is put back after an error, and fails then, is taken out twice."""
+
+    remove = set.discard
+
+    def add(self, batch: Any) -> None:
+        super().add(batch)
+        heard(batch.future)
+
+
+def quiet(producer: Any) -> None:
+    """Its errors reach whoever writes with it, and not the loop's log too; before its first transaction."""
+    producer._message_accumulator._pending_batches = _Pending()
+
+
+def unasked(producer: Any) -> None:
+    """The same for how a transaction ends, and batches that were never sent: whoever gives it up does not ask."""
+    if (ending := producer._txn_manager.wait_for_transaction_end()) is not None:
+        heard(ending)
+    for batches in producer._message_accumulator._batches.values():
+        for batch in batches:
+            heard(batch.future)
+            heard(batch._drain_waiter)
+
+
 async def end(producer: Any, door: Door, opening: asyncio.Task[None] | None) -> None:
     """A producer's end, whether it has opened, is idle or hangs; in bounded time. Nothing is flushed: whoever ends one has
     seen all its transactions end, or leaves the last one to be aborted by the next of its name."""
     producer._closed = True
+    unasked(producer)  # an error makes another future of it
     if opening is not None and not opening.done():
         opening.add_done_callback(lambda _: door.slam())
     sending = producer._sender.sender_task

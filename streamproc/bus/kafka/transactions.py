@@ -8,12 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 
-from streamproc.bus.kafka.connections import CLOSE_S, Door, end, undisturbed, unhurried
+from streamproc.bus.kafka.connections import (
+    CLOSE_S,
+    Door,
+    end,
+    heard,
+    quiet,
+    unasked,
+    undisturbed,
+    unhurried,
+)
 from streamproc.bus.kafka.insides import TopicPartition
 from streamproc.bus.kafka.mapping import mapped
 from streamproc.errors import TooLarge
@@ -48,6 +57,7 @@ class Transactions:
             **options,
         )
         self._door = Door(self._producer.client)
+        quiet(self._producer)
 
     async def open(self) -> None:
         self._opening = unhurried(self._producer.start())
@@ -61,6 +71,7 @@ class Transactions:
         whether it was written."""
         async with asyncio.timeout(self._within_s):
             await self._producer.begin_transaction()
+            unasked(self._producer)
             under_way = await self._send(entries)
             if offsets:
                 under_way.append(self._producer.send_offsets_to_transaction(dict(offsets), group))
@@ -89,16 +100,21 @@ class Transactions:
         by_place: dict[tuple[str, int], list[Entry]] = defaultdict(list)
         for entry in entries:
             by_place[entry.topic, entry.partition].append(entry)
-        sent = []
+        sent: list[Any] = []
         for (topic, partition), there in by_place.items():
-            batch = self._producer.create_batch()
-            for entry in there:
-                if not _append(batch, entry):
-                    sent.append(await self._producer.send_batch(batch, self._prefix + topic, partition=partition))
-                    batch = self._producer.create_batch()
-                    _append(batch, entry)
-            sent.append(await self._producer.send_batch(batch, self._prefix + topic, partition=partition))
+            for batch in self._batches(there):
+                sent.append(await self._producer.send_batch(batch, self._prefix + topic, partition=partition))
+                heard(sent[-1])
         return sent
+
+    def _batches(self, entries: Iterable[Entry]) -> Iterator[Any]:
+        batch = self._producer.create_batch()
+        for entry in entries:
+            if not _append(batch, entry):
+                yield batch
+                batch = self._producer.create_batch()
+                _append(batch, entry)
+        yield batch
 
 
 def _append(batch: Any, entry: Entry) -> bool:

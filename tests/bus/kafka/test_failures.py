@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from streamproc.bus.kafka import Kafka
-from streamproc.errors import UnseenEnd
+from streamproc.bus.kafka.transactions import Transactions
+from streamproc.errors import Unreachable, UnseenEnd
+from streamproc.topics import Topic, state_topic
 from tests import brokers
 from tests.bus.kafka.conftest import Open
 from tests.bus.kafka.world import (
@@ -230,6 +234,56 @@ async def test_a_producer_whose_broker_takes_nothing_more_ends_and_leaves_no_con
         assert [socket.fileno() for socket in sockets] == [-1] * len(sockets)
     finally:
         os.kill(node, signal.SIGCONT)
+
+
+async def test_a_broker_that_goes_away_in_a_transaction_is_told_once_and_not_by_the_loop_too(
+    lone: brokers.Brokers, open_bus: Open
+) -> None:
+    """Whoever reads the log of a restart would take aiokafka's tracebacks for a fault."""
+    bus = await open_bus(lone.bootstrap, landing_s=2.0)
+    await bus.create([bare("in")])
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(f"{what}"))
+    producers = [bus.transactions(f"cut off {i}") for i in range(8)]
+    await asyncio.gather(*(producer.open() for producer in producers))
+    writing = asyncio.gather(*map(_again_and_again, producers), return_exceptions=True)
+    await asyncio.to_thread(lone.stop, 0)
+    ends = await writing
+    assert all(isinstance(end, TimeoutError | KafkaError) for end in ends), ends
+    await asyncio.gather(*(producer.close() for producer in producers))
+    del producers, writing, ends
+    gc.collect()
+    await asyncio.sleep(0)
+    try:
+        assert told == []
+    finally:
+        await asyncio.to_thread(lone.start, 0)
+
+
+async def _again_and_again(producer: Transactions) -> None:
+    while True:
+        await producer.write(entries(2000))
+
+
+async def test_who_joins_while_the_broker_goes_away_is_told_of_the_hop(
+    lone: brokers.Brokers, open_bus: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raw error would end a service that joins again; ours is waited out."""
+    bus = await open_bus(lone.bootstrap)
+    await bus.create([bare("in"), state_topic("work")])
+    create = bus.create
+
+    async def and_then_gone(topics: Sequence[Topic]) -> None:
+        await create(topics)
+        await asyncio.to_thread(lone.stop, 0)
+
+    monkeypatch.setattr(bus, "create", and_then_gone)
+    try:
+        with pytest.raises(Unreachable):
+            async with bus.join("work", ["in"], weights=lambda: [1] * bus.partitions):
+                raise AssertionError("nobody is there to join")
+    finally:
+        await asyncio.to_thread(lone.start, 0)
 
 
 async def test_work_goes_on_after_the_broker_was_restarted(lone: brokers.Brokers, open_bus: Open) -> None:
