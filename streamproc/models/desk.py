@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
@@ -30,6 +30,8 @@ class Model:
 
     name: str
     endpoints: Sequence[tuple[Asked, float]]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """What a call is made with that does not say so itself."""
     price: Callable[[Tokens], float] = field(default=lambda _tokens: 0.0)
     """In dollars."""
     quota: Quota | None = None

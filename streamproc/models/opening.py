@@ -29,6 +29,7 @@ def model_of(served: Served, *, environ: Mapping[str, str], transport: httpx2.As
     return Model(
         name=served.name,
         endpoints=replicas,
+        sampling=served.card.sampling.params(),
         price=price,
         quota=_quota(served),
         stand_ins=served.stand_ins,

@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from streamproc.errors import Misconfigured, Unreachable
 from streamproc.models.budget import Budgets
@@ -78,6 +79,10 @@ class Pool:
             for name in (*m.stand_ins, *(() if m.endpoints else (m.name,))):
                 if name not in self._desks or not self._desks[name].model.endpoints:
                     raise Misconfigured(f"model '{m.name}': '{name}' has no endpoint")
+
+    def sampling(self, model: str) -> Mapping[str, Any]:
+        """What a call to it is made with, as its card says, where the call itself says nothing."""
+        return self._desks[model].model.sampling if model in self._desks else {}
 
     async def ask(
         self,

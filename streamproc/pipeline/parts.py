@@ -60,7 +60,11 @@ PARTS: dict[str, Part] = {
 
 
 def planned(task: Task) -> tuple[Plan, ...]:
-    """Every service that a task names, in the order of the flow."""
+    """Every service that a task names, in the order of the flow.
+
+    A `locate` that follows its rule `trigger` asks nobody, and is called after its model all the same: its name is what its
+    numbers, its state and its place in the table of sources go by, so another would do again what streams have.
+    """
     plans = [Plan(DECODE)]
     for stage in PARTS:
         section = getattr(task, stage, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,11 @@ class Scripted:
     calls: list[Call] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
     budgets: list[tuple[str, ...]] = field(default_factory=list)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """How it is sampled where a call does not say."""
+
+    def sampling(self, model: str) -> Mapping[str, Any]:
+        return self.card
 
     async def ask(
         self,

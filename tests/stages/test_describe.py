@@ -44,6 +44,7 @@ from tests.models.corpus.fuzz import strings
 from tests.runner.rig import Rig, told
 from tests.sim import toys
 from tests.stages.scripted import Scripted, Texts
+from tests.stages.watching import observed
 
 PRESET = "2-1-10"
 FACTS = {"incident": 1, "label": "crash", "vehicles": 2}
@@ -292,6 +293,23 @@ async def test_an_empty_field_is_asked_again_with_the_penalty_raised_by_a_tenth_
     assert found.outcome == "done"
     assert found.fields == FACTS | TEXTS | TOGETHER, "what the last round says fills the hole"
     assert found.attempts == 8
+
+
+@told
+async def test_the_penalty_is_raised_from_what_the_models_card_says() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    models = by_round(texts=[TEXTS | {"reason": " "}] * 4)
+    models.card = {"repetition_penalty": 1.2, "temperature": 0.1}
+    await story.told(models)
+    assert [c.params.get("repetition_penalty") for c in models.calls] == [None, None, 1.3, 1.4, 1.5, None]
+
+
+async def test_what_a_card_says_of_sampling_is_known_of_its_model() -> None:
+    async with observed(card="phi-3.5-vision") as (pool, _):
+        assert pool.sampling("m")["repetition_penalty"] == 1.2
+        assert pool.sampling("nobody") == {}
 
 
 @told

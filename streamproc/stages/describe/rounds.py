@@ -51,6 +51,8 @@ class Case:
     samples: int
     max_tokens: int
     params: Mapping[str, float]
+    penalty: float = 1.0
+    """On repetition: what is raised where an answer has holes; the task's, else that of the model's card."""
     penalty_most: float
 
     def form(self, number: int) -> Mapping[str, Any]:
@@ -139,8 +141,7 @@ def left(so_far: SoFar) -> SoFar:
 
 
 def _penalty(case: Case, again: int) -> float:
-    """As if the model's card said none, where the task does not."""
-    return round(case.params.get("repetition_penalty", 1.0) + PENALTY_STEP * again, 3)
+    return round(case.penalty + PENALTY_STEP * again, 3)
 
 
 def _prompt(case: Case, so_far: SoFar) -> Prompt:

@@ -108,11 +108,16 @@ class Footage(Protocol):
         """The first at or behind each time."""
 
 
+class Sampled(Models, Protocol):
+    def sampling(self, model: str) -> Mapping[str, Any]:
+        """What its card says, for calls that do not."""
+
+
 class Describe(Rounds):
     reads, writes, tables = ("incidents", "events"), ("descriptions",), ("contexts",)
     SoFar: ClassVar[Any] = SoFar
 
-    def __init__(self, model: str, preset: str, models: Models, footage: Footage) -> None:
+    def __init__(self, model: str, preset: str, models: Sampled, footage: Footage) -> None:
         self.model, self.preset, self.models, self.footage = model, preset, models, footage
         self._preset = Preset.named(preset)
         self._options, self._labels, self._contexts = Told("describe", Options), Told("labels", Labels), Contexts()
@@ -195,7 +200,8 @@ class Describe(Rounds):
             values=values,
             samples=options.samples,
             max_tokens=options.max_tokens,
-            params=options.params(),
+            params=(params := options.params()),
+            penalty={**self.models.sampling(self.model), **params}.get("repetition_penalty", 1.0),
             penalty_most=options.penalty_most,
         )
 
