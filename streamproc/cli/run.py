@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from streamproc.pipeline.progress import Progress
     from streamproc.settings import Settings
     from streamproc.task import Task
+    from streamproc.video.workers import Workers
 
 EPILOG = "Example: streamproc run match.mkv --task soccer --model detect=qwen2.5-vl-7b --out results"
 LOOK_EVERY_S = 0.5
@@ -82,8 +83,7 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Look at videos: decode them, ask models, and say what happened when. Started again, it goes on where it was."""
-    from streamproc.cli.endpoints import named, no_secret_for_others
-    from streamproc.task import load
+    from streamproc.cli.endpoints import no_secret_for_others
 
     told = settings(bus=bus)
     for source in sources:
@@ -92,15 +92,21 @@ def command(
         raise Misconfigured("either --fps or --every says which frames are looked at")
     over = {"sampling.fps": fps, "sampling.every": every, "sampling.window_s": window, "sampling.step_s": step}
     options = [*(set_ or ()), *(f"{key}={value}" for key, value in over.items() if value is not None)]
-    served, models = named(told, model or ())
-    asked = Asked(
-        task=load(task, options=options, models=models),
-        served=served,
-        only=tuple(part.strip() for part in only.split(",") if part.strip()) if only else (),
-        again=again,
-        out=out,
-        json=json,
-    )
+
+    def asked() -> Asked:
+        from streamproc.cli.endpoints import named
+        from streamproc.task import load
+
+        served, models = named(told, model or ())
+        return Asked(
+            task=load(task, options=options, models=models),
+            served=served,
+            only=tuple(part.strip() for part in only.split(",") if part.strip()) if only else (),
+            again=again,
+            out=out,
+            json=json,
+        )
+
     raise typer.Exit(run(process(told, asked, sources, name=name, workers=workers or os.cpu_count() or 1)))
 
 
@@ -118,7 +124,20 @@ class Asked:
     """Results are not shown as they come."""
 
 
-async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, name: str | None, workers: int) -> Code:
+async def process(
+    told: Settings, ask: Callable[[], Asked], arguments: Sequence[str], *, name: str | None, workers: int
+) -> Code:
+    from streamproc.video.workers import Workers
+
+    let_sigterm_drain()
+    async with Workers(workers) as hands:
+        await hands.wake()  # what they load and what we load takes the same second
+        return await _process(told, ask(), arguments, hands, name=name)
+
+
+async def _process(
+    told: Settings, asked: Asked, arguments: Sequence[str], workers: Workers, *, name: str | None
+) -> Code:
     from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.running import Spending
     from streamproc.pipeline import job
@@ -127,7 +146,6 @@ async def process(told: Settings, asked: Asked, arguments: Sequence[str], *, nam
     from streamproc.pipeline.progress import followed
     from streamproc.settings import open_claims
 
-    let_sigterm_drain()
     plans = job.chosen(asked.task, asked.only)
     served, keys = those_asked(told, asked, plans), environ(told)
     purse = budgets(told)
@@ -211,6 +229,8 @@ class Run:
         self.tail = Tail(bus, _shown(plans), entered.sources, claims=claims)
         self.files = Files(asked.out, bus, progress, claims=claims) if asked.out else None
         self.board = Board(progress, entered.sources, services, self._totals(), spending)
+        self.others = 0
+        """Processes that work in the same services."""
 
     async def to_its_end(self, working: Callable[[], Any]) -> Code:
         from streamproc.cli.running import Screen
@@ -222,6 +242,7 @@ class Run:
                     self.board.process = process
                     try:
                         await self._work(process)
+                        self.others = await process.others()
                     except asyncio.CancelledError:
                         say(
                             "Stopping: what is under way is finished first; once more leaves at once, and loses nothing"
@@ -309,7 +330,7 @@ class Run:
 
     def _receipt(self) -> Code:
         found = self.board.receipt(complete=len(self.watch.complete), unreadable=len(self.streams.unreadable))
-        found["seconds"] = round(time.monotonic() - self.began, 1)
+        found |= {"seconds": round(time.monotonic() - self.began, 1), "others": self.others}
         if self.asked.json:
             emit({"receipt": found})
         else:
@@ -318,6 +339,11 @@ class Run:
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
                 f"{self._unread()}{self.spending.short()}"
             )
+            if self.others:
+                say(
+                    f"{self.others:,} more at work in the same services: each counts the calls that it made itself, for "
+                    "whatever stream"
+                )
             if found["failed_s"]:
                 parts = (f"{seconds:,.1f} s of {service}" for service, seconds in found["failed_s"].items())
                 say(f"failed: {', '.join(parts)}. `streamproc dlq list` says of each window why")

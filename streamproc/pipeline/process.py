@@ -76,6 +76,11 @@ class Process:
                 return False
         return True
 
+    async def others(self) -> int:
+        """How many processes beside this one work in its services."""
+        found = await asyncio.gather(*map(self._bus.members, self.services))
+        return max((len(members) - 1 for members in found if members), default=0)
+
     async def drain(self) -> None:
         """Finish what is under way, land it, give everything back. Whoever is cancelled meanwhile leaves at once."""
         self._has.models.drain()

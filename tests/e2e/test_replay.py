@@ -22,7 +22,7 @@ from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.messages import Event, Window
 from tests.e2e.films import film
-from tests.e2e.logs import records
+from tests.e2e.logs import records, until_some
 
 LABELS = ("--set", "labels=red box, blue box")
 BOXES = (("red", 4.0, 9.0), ("blue", 14.0, 17.0), ("red", 24.0, 27.0))
@@ -158,6 +158,25 @@ def test_a_detached_replay_is_done_by_those_who_are_up(here: Path) -> None:
     assert streamproc("up", "--until-idle", "--port", "0") == Code.DONE
     assert streamproc("coverage", "match@later") == Code.DONE
     assert told(records("events", "match@later")) == told(records("events", "match"))
+
+
+def test_whoever_works_beside_it_counts_calls_of_its_own_and_the_receipt_says_so(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert streamproc("replay", "match", "--as", "alone", "--json") == Code.DONE
+    assert answers(capfd)[-1]["receipt"]["others"] == 0
+    process = started("up", "--port", "0", "--workers", "1")
+    try:
+        assert streamproc("replay", "match", "--as", "first", "--detach") == Code.DONE
+        until_some("verdicts", "match@first")  # it is at work
+        capfd.readouterr()
+        assert streamproc("replay", "match", "--as", "second") == Code.DONE
+        assert "1 more at work in the same services" in capfd.readouterr().err
+        assert streamproc("replay", "match", "--as", "third", "--json") == Code.DONE
+        assert answers(capfd)[-1]["receipt"]["others"] == 1
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_a_dry_run_says_what_it_would_take_and_does_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
