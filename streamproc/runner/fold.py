@@ -56,7 +56,7 @@ class FoldWay:
     @property
     def behind_ms(self) -> int:
         starts = [
-            lane.latest_ms - min(g.place.start_ms for w in lane.waiting.values() for g in w.values())
+            lane.latest_ms - min(g.place.start_ms for line in lane.waiting.values() for g in line)
             for lane in self._lanes.values()
             if any(lane.waiting.values())
         ]
@@ -142,7 +142,7 @@ class FoldWay:
     def _heads(self, lane: Lane) -> Heads | None:
         """The next row, if everyone who is named has spoken, or is known never to."""
         while lane.beyond():
-            spoken = {s: w[lane.index] for s, w in lane.waiting.items() if lane.index in w}
+            spoken = lane.spoken()
             source = self._source(lane, spoken)
             if source is None:
                 return None
@@ -199,7 +199,7 @@ class FoldWay:
 
     def _absence(self, lane: Lane, service: str, spoken: dict[str, Input], source: Source) -> tuple[str, int] | None:
         """Why nothing will come of a service for the index in turn, and up to where; None: wait."""
-        further = min(lane.waiting.get(service, ()), default=None)
+        further = lane.further(service)
         if service == lane.root and further is not None:
             return "expired", self._alike_until(lane, source, further)
         on_grid = source.grid.root == lane.root
