@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from streamproc.errors import Misconfigured, StreamprocError, Unreachable
+from streamproc.errors import Misconfigured, Retryable, StreamprocError, Unreachable
 
 if TYPE_CHECKING:
     from streamproc.bus.contract import Bus
@@ -199,6 +199,27 @@ async def deployed(told: Settings) -> AsyncIterator[Bus]:
     async with opened(told, make=True) as bus:
         await bus.create(deployment())
         yield bus
+
+
+class Patience:
+    """Of commands that look again and again: a bus that is away is told of once an outage, and waited for, as the services
+    beside them wait for it. Else those who only look would take down those who work."""
+
+    def __init__(self) -> None:
+        self._away = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        try:
+            yield
+        except Retryable as e:
+            if not self._away:
+                say(f"{e} Waiting for it.")
+            self._away = True
+        else:
+            if self._away:
+                say("The bus answers again.")
+            self._away = False
 
 
 # results ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from streamproc.cli.frame import (
     Code,
     JsonOption,
     ModelOption,
+    Patience,
     SetOption,
     WorkersOption,
     deployed,
@@ -258,10 +259,14 @@ class Run:
         return self._receipt()
 
     async def _work(self, process: Process) -> None:
-        while not await self._over(process):
+        patience = Patience()
+        while True:
+            with patience():
+                if await self._over(process):
+                    return
+                await self._look()
             await self.watch.progress.moved(within_s=LOOK_EVERY_S)
             await asyncio.sleep(SHOWN_EVERY_S)
-            await self._look()
 
     async def _over(self, process: Process) -> bool:
         """Every stream is complete; or only some stages run, and there is nothing left that they could do."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Struct
 
-from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run, settings, table
+from streamproc.cli.frame import BusOption, JsonOption, Patience, emit, line, opened, run, settings, table
 from streamproc.errors import Expired
 from streamproc.messages import Source
 from streamproc.topics import topic
@@ -87,11 +88,13 @@ def status(
 
     async def work() -> None:
         async with opened(told) as log:
+            patience = Patience() if watch else nullcontext
             while True:
-                found = await look(log, told)
-                if watch and not json and sys.stdout.isatty():
-                    sys.stdout.write("\x1b[H\x1b[2J")
-                emit(found) if json else _show(found)
+                with patience():
+                    found = await look(log, told)
+                    if watch and not json and sys.stdout.isatty():
+                        sys.stdout.write("\x1b[H\x1b[2J")
+                    emit(found) if json else _show(found)
                 if not watch:
                     return
                 sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamproc.cli.frame import BusOption, WorkersOption, deployed, let_sigterm_drain, run, say, settings
+from streamproc.cli.frame import BusOption, Patience, WorkersOption, deployed, let_sigterm_drain, run, say, settings
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -77,12 +77,15 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)
             await here.start(plans)
-            still = 0
+            still, patience = 0, Patience()
             while True:
-                if not names:
-                    await here.start_what_is_named()
+                idle = False
+                with patience():
+                    if not names:
+                        await here.start_what_is_named()
+                    idle = until_idle and await process.idle()
                 # Twice in turn: between two runs of a stream, as when its task has just changed, everybody is idle too.
-                still = still + 1 if until_idle and await process.idle() else 0
+                still = still + 1 if idle else 0
                 if still == STILL:
                     return
                 await asyncio.sleep(LOOK_EVERY_S)

@@ -27,8 +27,9 @@ class Tail:
         self._at: dict[tuple[str, int], int] = dict.fromkeys(((name, p) for name in topics for p in partitions), 0)
 
     async def come(self) -> list[tuple[str, Any]]:
-        """(topic, record) of all that has landed since the last time."""
+        """(topic, record) of all that has landed since the last time; where that fails, all of it the next time."""
         found: list[tuple[str, Any]] = []
+        at = dict(self._at)
         for (name, p), offset in self._at.items():
             while True:
                 try:
@@ -50,5 +51,6 @@ class Tail:
                         continue  # `topics tail` shows it, with the reason
                     if record.generation == self._generations[stream]:
                         found.append((name, record))
-            self._at[name, p] = offset
+            at[name, p] = offset
+        self._at = at
         return found
