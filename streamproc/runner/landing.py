@@ -29,6 +29,8 @@ class Landings:
     def __init__(self, runner: Runner) -> None:
         self.r = runner
         self.under_way: Landing | None = None
+        self._last = runner.lease.serial
+        """Of those that have landed."""
         self._began_s, self._failed = 0.0, False
         self._landed = asyncio.Event()
 
@@ -50,10 +52,11 @@ class Landings:
             await self._land(self.r.book.cut(), size_bytes)
 
     async def flush(self) -> None:
-        """Back when everything that is in the book now has landed."""
-        while self.under_way is not None or self.r.book.dirty.is_set():
-            self._landed.clear()
-            await self._landed.wait()
+        """Back when everything that is in the book now has landed, whatever comes in meanwhile."""
+        book = self.r.book
+        last = book.serial + book.dirty.is_set()
+        while self._last < last:
+            await self.next_end()
 
     async def next_end(self) -> None:
         """Back when a landing has ended."""
@@ -130,6 +133,6 @@ class Landings:
             )
         if len(counts.landing_s) < 10_000:  # nobody looks: keep what is there
             counts.landing_s.append(seconds)
-        self.under_way = None
+        self.under_way, self._last = None, landing.serial
         self._landed.set()
         self.r.eased.set()

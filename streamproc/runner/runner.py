@@ -233,7 +233,8 @@ class Runner:
         """What is done lands; a bus that does not take it must not keep a process for ever that was told to go."""
         try:
             async with asyncio.timeout(self.shared.bounds.drain_s):
-                await self.landings.flush()
+                while self.book.dirty.is_set() or self.landings.under_way:  # what ends meanwhile lands too
+                    await self.landings.flush()
         except TimeoutError:
             log.error("%s[%d]: %d changes could not land", self.service, self.lease.partition, self.book.size)  # noqa: TRY400  # the count says it all
 

@@ -220,3 +220,24 @@ async def test_what_was_handed_over_to_one_who_dies_comes_back_without_a_call_re
         await asyncio.wait([joiner])
         await rig.until(lambda: len(rig.said("detections")) == 160)
     assert len(first.asked) == len(set(first.asked)) == 160
+
+
+class Quick(Each):
+    reads, writes = ("windows",), ("detections",)
+
+    async def handle(self, record: Window, look: Look) -> Detection:
+        await asyncio.sleep(0.003 * (record.index % 7))
+        return Detection.of(record, events=())
+
+
+@told
+async def test_who_waits_until_what_is_there_has_landed_does_not_wait_for_what_comes_after() -> None:
+    rig = Rig.of(partitions=1)
+    source = rig.source("m", "detect.a", count=5000)
+    rig.windows(source, *range(2000))
+    async with rig.running("detect.a", Quick()) as service:
+        await rig.until(lambda: service.shared.counts.landed > 0)
+        runner = service.runners[0]
+        there = len(runner.book.outputs) + service.shared.counts.landed
+        await runner.landings.flush()
+        assert there <= service.shared.counts.landed < 2000
