@@ -84,6 +84,7 @@ class Book:
         """Offsets have expired unread, and it has not been looked into."""
         self._moved: set[str] = set()
         self._load(lease.state)
+        self._aside = min([0, *(offset for _, offset in self.parked)])
         lease.forget_state()
 
     # what is known
@@ -146,9 +147,10 @@ class Book:
             self._changes[JUMP] = None
             self.dirty.set()
 
-    def aside(self, topic: str) -> At:
-        """A place for what was never read: no offset of the topic, and nobody else's."""
-        return topic, min([0, *(offset for name, offset in self.parked if name == topic)]) - 1
+    def aside(self) -> int:
+        """A place for what was never read: no offset of any topic, and nobody else's."""
+        self._aside -= 1
+        return self._aside
 
     def park(self, at: At, stream: str, parked: Parked) -> None:
         self._waiting[stream] += at not in self.parked

@@ -205,8 +205,7 @@ class Holes:
             id=record_id(*s, place.index),
             service=s.service,
         )
-        _, offset = r.book.aside(name)
-        stored = _stored(wire.encode(record, partitions=r.shared.bus.partitions, time=r.speech.time()), offset)
+        stored = _stored(wire.encode(record, partitions=r.shared.bus.partitions, time=r.speech.time()), r.book.aside())
         r.intake.dispatch(Input.of(stored, record), source)
 
     def _by_revision(self, sequence: Sequence, lo: int, hi: int, behind: Source) -> list[tuple[int, int, Source]]:
