@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from streamproc.bus.embedded.log import Part, Portion, read, span
 from streamproc.bus.table import Newest
-from streamproc.errors import Expired
+from streamproc.errors import Expired, Retryable
 
 if TYPE_CHECKING:
     from streamproc.bus.embedded.bus import Embedded
 
 PORTION = Portion(max_records=1000, max_bytes=16 * 2**20)
 LONG_S = 3600.0
+AGAIN_S = 0.5
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddedTable(Newest):
@@ -34,7 +38,11 @@ class EmbeddedTable(Newest):
         self._bus.heads.watch([tp])
         while True:
             await self._bus.heads.beyond({tp: self._at}, wait_s=LONG_S)
-            await self._advance()
+            try:
+                await self._advance()
+            except Retryable as e:  # raised, it would be the end of the bus
+                log.warning("%s[%d]: %s", self._part.topic, self._part.partition, e)
+                await asyncio.sleep(AGAIN_S)
 
     async def _advance(self) -> None:
         """One page on, whoever asks first: both who follows and who wants to be caught up."""

@@ -8,6 +8,8 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from sqlite3 import Connection
+from typing import TypeVar
 
 import pytest
 
@@ -19,6 +21,7 @@ from streamproc.wire import Entry
 from tests.bus.embedded.conftest import entry, first, leased, topic, until
 
 Open = Callable[..., Awaitable[Embedded]]
+T = TypeVar("T")
 
 
 async def test_many_services_that_join_at_once_are_one_process_and_all_stay_alive(opened: Open) -> None:
@@ -81,6 +84,28 @@ async def test_a_lease_that_could_not_be_given_back_goes_to_who_should_have_it(o
             with _blocked(one), pytest.raises(Unreachable):
                 await wanted.release()
             assert (await first(theirs)).partition == wanted.partition
+
+
+async def test_a_table_that_could_not_be_read_once_is_read_again(bus: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = await bus.follow("table", 0)
+    read, failed = bus.reader.call, asyncio.Event()
+
+    def fails_once(work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        if "EmbeddedTable" not in work.__qualname__ or failed.is_set():
+            return read(work)
+        failed.set()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future.set_exception(Unreachable("the disk", "it failed to read", remedy="Read again."))
+        return future
+
+    monkeypatch.setattr(bus.reader, "call", fails_once)
+    heard = asyncio.Event()
+    table.on_change(lambda _: heard.set())
+    await bus.publish([entry("table", b"x")])
+    async with asyncio.timeout(10):
+        await failed.wait()
+        await heard.wait()
+    assert [stored.value for stored in table.under(b"")] == [b"x"]
 
 
 async def _some(membership: Membership, count: int) -> AsyncIterator[Lease]:
