@@ -86,7 +86,9 @@ async def test_a_lease_that_could_not_be_given_back_goes_to_who_should_have_it(o
             assert (await first(theirs)).partition == wanted.partition
 
 
-async def test_a_table_that_could_not_be_read_once_is_read_again(bus: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_table_that_could_not_be_read_once_is_read_again(
+    bus: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = await bus.follow("table", 0)
     read, failed = bus.reader.call, asyncio.Event()
 
