@@ -25,8 +25,10 @@ async def wanted(stream: str, uri: str, task: Task, lag: str) -> Wanted:
     """The stream, its file looked at where it has one."""
     from streamproc.pipeline.streams import Wanted
     from streamproc.video.lag import BLOCK, Lag
+    from streamproc.video.sources import check
 
     Lag.parse(lag)
+    check(stream, remedy="call it otherwise")
     if watched := _folder(stream, uri, task, lag):
         return watched
     one, glanced = await _looked_at(stream, uri)
@@ -65,12 +67,10 @@ def _folder(stream: str, uri: str, task: Task, lag: str) -> Wanted | None:
     from streamproc.pipeline.parts import DECODE
     from streamproc.pipeline.streams import Wanted
     from streamproc.video.recipe import grid_of
-    from streamproc.video.sources import check
 
     folder = Path(uri.removeprefix("file://"))
     if not folder.is_dir():
         return None
-    check(stream)
     every = task.sampling.every is not None  # each video has a rate of its own then, and so a grid
     grid = Grid(root=DECODE, origin="0", step="1", first=0) if every else grid_of(task.sampling.model_dump())
     return Wanted(name=stream, uri=str(folder.absolute()), live=False, grid=grid, task=task, lag=lag)

@@ -79,7 +79,8 @@ def add(
 
         one = replace(await wanted(stream, uri, wants, lag), footage=_kept(footage))
         async with deployed(told) as log:
-            entered = await job.enter(log, [one], again=False)
+            remedy = f"`streamproc sources change {stream}` changes it; another name adds another"
+            entered = await job.enter(log, [one], again=False, remedy=remedy)
         say(f"{stream} was there already, under the same task" if entered.known else f"{stream} added")
 
     run(work())

@@ -29,8 +29,9 @@ class Entered:
     """Those that ran before, and go on."""
 
 
-async def enter(bus: Bus, wanted: Sequence[Wanted], *, again: bool) -> Entered:
-    """Put streams into the table that are not there. `again` makes another beside what is there: `match1@2`."""
+async def enter(bus: Bus, wanted: Sequence[Wanted], *, again: bool, remedy: str | None = None) -> Entered:
+    """Put streams into the table that are not there. `again` makes another beside what is there: `match1@2`. `remedy`: what
+    to do about one that is there and another, where that is not a run's --again or --name."""
     there = await streams.newest(bus)
     sources: list[Source] = []
     known: set[str] = set()
@@ -44,10 +45,8 @@ async def enter(bus: Bus, wanted: Sequence[Wanted], *, again: bool) -> Entered:
             sources.append(made)
             continue
         if others := streams.differs(before, streams.first(one)):
-            raise Misconfigured(
-                f"stream '{one.name}' has run with another {', '.join(others)}. --again runs it beside what there is, "
-                f"as {_free(one.name, there)}; --name calls it otherwise"
-            )
+            beside = f"--again runs it beside what there is, as {_free(one.name, there)}; --name calls it otherwise"
+            raise Misconfigured(f"stream '{one.name}' has run with another {', '.join(others)}. {remedy or beside}")
         sources.append(before)
         known.add(one.name)
     return Entered(tuple(sources), frozenset(known))

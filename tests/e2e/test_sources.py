@@ -211,3 +211,18 @@ def test_who_judges_later_owes_a_verdict_on_every_step_that_is_told_from_there_o
     assert min(i.start_ms for i in incidents) == next(
         w.start_ms for w in records("windows", "m") if w.index == m["from_index"]
     )
+
+
+def test_a_name_that_will_not_do_or_is_taken_is_told_what_can_be_done_here(
+    long: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--name` and `--again` are options of a run."""
+    assert sources("add", "m", long, "--set", "labels=red box") == Code.DONE
+    assert sources("add", "m", long, "--set", "labels=blue box") == Code.USAGE
+    assert sources("add", "m@2", long) == Code.USAGE
+    assert sources("add", "m@2", tmp_path) == Code.USAGE
+    said = capfd.readouterr().err
+    assert "`streamproc sources change m`" in said
+    assert "--name" not in said
+    assert "--again" not in said
+    assert said.count("call it otherwise") == 2
