@@ -50,7 +50,6 @@ class Ends:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._ends: dict[Life, End] = {}
-        """By `since_ms`, oldest first."""
 
     def __contains__(self, life: Life) -> bool:
         return life in self._ends
@@ -59,11 +58,11 @@ class Ends:
         return len(self._ends)
 
     def load(self, ends: Mapping[Life, End]) -> None:
-        self._ends = dict(sorted(ends.items(), key=lambda item: item[1].since_ms))
+        self._ends = dict(ends)
 
     def heard(self, life: Life, upto: dict[str, int], counts: Mapping[str, int] | None = None) -> End:
         """Its end, or something else of what is over; now."""
-        before = self._ends.pop(life, None)
+        before = self._ends.get(life)
         end = End(round(self._now() * 1000), upto, {**(before.counts if before else {}), **(counts or {})})
         self._ends[life] = end
         return end
@@ -79,9 +78,7 @@ class Ends:
         """Those of which nothing was heard for `keep_s`, and nothing can be read again."""
         before_ms = (self._now() - keep_s) * 1000
         for life, end in list(self._ends.items()):
-            if end.since_ms > before_ms:
-                return
-            if all(bases.get(name, 0) >= upto for name, upto in end.upto.items()):
+            if end.since_ms <= before_ms and all(bases.get(name, 0) >= upto for name, upto in end.upto.items()):
                 yield life
 
 

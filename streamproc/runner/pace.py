@@ -8,7 +8,6 @@ retention holds what it has not read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from streamproc.bus.contract import Bus
 from streamproc.messages import Coverage, Source
@@ -26,13 +25,13 @@ LOOK_EVERY_S = 1.0
 class Roster:
     """Which services are running, as the bus knows; asked at most once a second, by whoever needs it."""
 
-    def __init__(self, bus: Bus, *, time: Callable[[], float]) -> None:
-        self._bus, self._time = bus, time
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
         self._seen: dict[str, float] = {}
         self._asked: dict[str, float] = {}
 
     async def running(self, service: str) -> bool:
-        now = self._time()
+        now = asyncio.get_running_loop().time()  # a wall clock may be set back, and nobody would be asked for as long
         if now - self._asked.get(service, float("-inf")) >= LOOK_EVERY_S:
             self._asked[service] = now
             if await self._bus.members(service):

@@ -115,7 +115,7 @@ class Shared:
         self.slots = Slots(bounds.calls)
         self.circuit = Circuit(backoff, rng=rng)
         self.attempts = Attempts(self.circuit, rng=rng)
-        self.roster = Roster(bus, time=now)
+        self.roster = Roster(bus)
         self.load = Load(bounds.in_flight_bytes)
         self.counts = Counts()
         self._told = set[str]()

@@ -11,6 +11,8 @@ from streamproc.runner import Backoff, Bounds
 from streamproc.stage import Each, Look
 from streamproc.topics import partition_of
 from tests.runner.rig import Rig, told
+from tests.runner.test_ends import Clock
+from tests.sim import toys
 
 
 class Patient(Each):
@@ -278,3 +280,28 @@ async def test_the_disk_being_full_stops_landing_and_nothing_else() -> None:
         assert len(rig.said("detections")) <= 1 + 20
         rig.log.disk_full = False
         await rig.until(lambda: len(rig.said("detections")) == 60)
+
+
+class Never(Each):
+    """Has begun, and does not end."""
+
+    reads, writes = ("windows",), ("detections",)
+
+    async def handle(self, record: Window, look: Look) -> Detection:
+        await asyncio.sleep(1e6)
+        return Detection.of(record, events=())
+
+
+@told
+async def test_a_wall_clock_that_is_set_back_lets_no_writer_run_away_from_who_joins() -> None:
+    rig = Rig.of(partitions=1)
+    rig.source("m", "decode", "detect.a", count=1000, pace=4)
+    wall = Clock()
+    async with rig.running("decode", toys.Decode(lambda: asyncio.sleep(1)), now=wall):
+        await rig.until(lambda: len(rig.records("windows")) > 10)
+        wall.ahead_s = -3600
+        async with rig.killed("detect.a", Never()):
+            await asyncio.sleep(10)
+            there = len(rig.records("windows"))
+            await asyncio.sleep(300)
+            assert len(rig.records("windows")) == there

@@ -32,7 +32,7 @@ KEEP_S = keep_s(("windows",))
 
 
 class Clock:
-    """A wall clock that can be set forward without living through it."""
+    """A wall clock that can be set without living through it."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -91,6 +91,17 @@ def all_kept(service: Service) -> dict[str, int]:
 async def forgotten(service: Service, clock: Clock, ahead_s: float) -> None:
     clock.ahead_s += ahead_s
     await asyncio.sleep(2 * LOOK_EVERY_S)
+
+
+def test_a_clock_that_once_was_wrong_holds_up_no_others() -> None:
+    now_s = 1e9
+
+    ends = Ends(lambda: now_s)
+    ends.heard(("of the future", 0, "decode"), {})
+    now_s = 0.0
+    ends.heard(("m", 0, "decode"), {})
+    now_s = KEEP_S + 1
+    assert list(ends.old(KEEP_S, {})) == [("m", 0, "decode")]
 
 
 @told
