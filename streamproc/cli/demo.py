@@ -41,7 +41,9 @@ def demo(
     from streamproc.cli.run import Asked, process
     from streamproc.task import load
 
-    asked = Asked(task=load("demo"), out=out / RESULTS, quiet=json)
+    def asked() -> Asked:
+        return Asked(task=load("demo"), out=out / RESULTS, quiet=json)
+
     ended = run(process(told, asked, [str(out / FILM)], name="film", workers=os.cpu_count() or 1))
     if ended != Code.DONE:
         raise typer.Exit(ended)

@@ -121,6 +121,7 @@ async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> 
     from streamproc.pipeline.process import working
     from streamproc.pipeline.progress import followed
     from streamproc.settings import open_claims
+    from streamproc.video.workers import Workers
 
     let_sigterm_drain()
     left = importing.left(brought[0])
@@ -133,7 +134,8 @@ async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> 
     purse = budgets(told)
     spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
     async with (
-        means(served, workers=1, environ=keys, record=spending.hear, budgets=purse) as has,
+        Workers(1) as hands,
+        means(served, workers=hands, environ=keys, record=spending.hear, budgets=purse) as has,
         deployed(told) as bus,
         followed(bus) as progress,
     ):

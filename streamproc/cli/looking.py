@@ -42,12 +42,12 @@ async def looked_at(arguments: Sequence[str], asked: Asked, has: Means, *, name:
         outputs.check(asked.out)
     streams, gate = Streams(), asyncio.Semaphore(2 * has.workers.size)
 
-    async def look(one: Found) -> Wanted | None:
+    async def look(one: Found, *, soon: bool) -> Wanted | None:
         async with gate:
-            return await _wanted(one, asked, has, streams)
+            return await _wanted(one, asked, has, streams, soon=soon)
 
     async with asyncio.TaskGroup() as tasks:
-        looks = [tasks.create_task(look(one)) for one in there]
+        looks = [tasks.create_task(look(one, soon=i < has.workers.size)) for i, one in enumerate(there)]
     streams.wanted = [w for w in (look.result() for look in looks) if w is not None]
     for stream, why in streams.unreadable.items():
         say(f"{stream}: {why}")
@@ -56,29 +56,30 @@ async def looked_at(arguments: Sequence[str], asked: Asked, has: Means, *, name:
     return streams
 
 
-async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wanted | None:
-    """None where there is nothing to do: it cannot be read, or it is done."""
+async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams, *, soon: bool) -> Wanted | None:
+    """None where there is nothing to do: it cannot be read, or it is done. `soon`: among the first to be decoded."""
     from streamproc.pipeline import outputs
     from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.streams import Wanted
     from streamproc.video import address
     from streamproc.video.container import Limits
-    from streamproc.video.glance import Glance, Glanced
+    from streamproc.video.decode import survey
+    from streamproc.video.glance import Glance
     from streamproc.video.picture import LARGEST, shown_size
     from streamproc.video.recipe import grid_of, sampling_of
     from streamproc.video.windows import Cut
 
     sampling = asked.task.sampling.model_dump()
-    glanced: Glanced | None = None
+    place, glanced = address.parse(one.uri), None
     if not one.live:
         try:
-            glanced = await has.workers.one(Glance(address.parse(one.uri), Limits()))
+            glanced = await has.workers.one(Glance(place, Limits()))
         except (Rejected, Retryable) as e:  # a worker that died of it is Retryable; the file is none the better for it
             streams.unreadable[one.name] = str(e)
             return None
     grid = grid_of(sampling, glanced)
+    cut = Cut.on(grid, sampling_of(sampling, grid))
     if glanced and glanced.duration_s:
-        cut = Cut.on(grid, sampling_of(sampling, grid))
         frames = min(cut.samples(0, 1)[1], cut.sampling.frames or LARGEST)
         width, height = shown_size(glanced.width, glanced.height, Fraction(1), cut.sampling.look.longest)
         streams.looks[one.name] = Look(cut.count(glanced.duration_s), frames, width, height)
@@ -86,4 +87,6 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams) -> Wan
     if asked.out and not asked.again and await asyncio.to_thread(outputs.finished, asked.out, wanted):
         streams.finished.append(one.name)
         return None
+    if soon and not one.live and not asked.only and not place.under:
+        has.workers.ahead(survey(has.workers, place, cut))
     return wanted

@@ -216,6 +216,7 @@ async def _work(
     from streamproc.pipeline.replay_said import enter
     from streamproc.settings import open_claims
     from streamproc.task import Task
+    from streamproc.video.workers import Workers
 
     plans = [plan_of(s) for s in dict.fromkeys(s for r in replays for s in owed(r.source))]
     asked = Asked(task=Task.model_validate(replays[0].source.task), served=wishes.served, json=wishes.json)
@@ -224,7 +225,10 @@ async def _work(
         say(warning)
     purse = budgets(told)
     spending = Spending({s.name: s.card.price for s in served if s.card.price}, purse.spent)
-    async with means(served, workers=workers, environ=keys, record=spending.hear, budgets=purse) as has:
+    async with (
+        Workers(workers) as hands,
+        means(served, workers=hands, environ=keys, record=spending.hear, budgets=purse) as has,
+    ):
         entered = await enter(bus, progress, archive, replays)
         for one in replays:
             say(f"{one.source.stream}: {_told(one)}")

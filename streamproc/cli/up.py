@@ -58,13 +58,15 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
     from streamproc.pipeline.process import working
     from streamproc.runner.observe import observed
     from streamproc.settings import open_claims
+    from streamproc.video.workers import Workers
 
     let_sigterm_drain()
     plans = [plan_of(name) for name in names]
     registry = CollectorRegistry()
     meter = Meter(registry)
     async with (
-        means(workers=workers, environ=environ(told), record=meter.record, budgets=budgets(told)) as has,
+        Workers(workers) as hands,
+        means(workers=hands, environ=environ(told), record=meter.record, budgets=budgets(told)) as has,
         deployed(told) as bus,
     ):
         meter.watch(has.models)

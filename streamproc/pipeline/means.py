@@ -65,16 +65,17 @@ class Means:
 async def means(
     served: Sequence[Served] = (),
     *,
-    workers: int,
+    workers: Workers,
     environ: Mapping[str, str] = os.environ,
     record: Callable[[Record], None] = lambda _record: None,
     budgets: Budgets | None = None,
 ) -> AsyncIterator[Means]:
-    """Open for as long as the context lasts. Who has something to do meanwhile adds the models by `Means.add`."""
+    """Open for as long as the context lasts; `workers` are the caller's. Who has something to do meanwhile adds the models
+    by `Means.add`."""
     async with AsyncExitStack() as stack:
         pool = Pool([], record=record, budgets=budgets)
         stack.callback(pool.close)
-        has = Means(pool, await stack.enter_async_context(Workers(workers)), stack, environ=environ)
+        has = Means(pool, workers, stack, environ=environ)
         await has.add(served)
         yield has
 

@@ -46,7 +46,8 @@ async def decode(
     slice_s: float = SLICE_S,
 ) -> AsyncGenerator[Step]:
     """All windows of a file from the cursor on, then `ended`. Raises Rejected where nothing of the file can be read."""
-    begin, limits = cut.first if cursor is None else cursor, limits or Limits()
+    job = survey(workers, address, cut, cursor=cursor, limits=limits, slice_s=slice_s)
+    begin, limits = job.begin, job.limits
     if address.under:
         steps = _in_one_go(workers, source, DecodeStack(address, limits, cut, begin), None)
         async with aclosing(steps):
@@ -54,17 +55,31 @@ async def decode(
                 yield step
         return
     try:
-        surveyed: Surveyed = await _again(workers, Survey(address, limits, cut, begin, slice_s, workers.size))
+        surveyed: Surveyed = await _again(workers, job)
     except Lost as e:
         raise Rejected(f"{address.shown}: {e}, {ATTEMPTS} times") from e
     if surveyed.at_once or surveyed.extent is None:
-        job = DecodeAll(address, limits, cut, begin, surveyed.slices[0] if surveyed.slices else None)
-        steps = _in_one_go(workers, source, job, surveyed.extent)
+        whole = DecodeAll(address, limits, cut, begin, surveyed.slices[0] if surveyed.slices else None)
+        steps = _in_one_go(workers, source, whole, surveyed.extent)
     else:
         steps = _slice_by_slice(workers, source, address, limits, cut, surveyed)
     async with aclosing(steps):
         async for step in steps:
             yield step
+
+
+def survey(
+    workers: Workers,
+    address: Address,
+    cut: Cut,
+    *,
+    cursor: int | None = None,
+    limits: Limits | None = None,
+    slice_s: float = SLICE_S,
+) -> Survey:
+    """What decoding such a file begins with. Of a long one it takes a second: who knows of it early has it made `ahead`."""
+    begin = cut.first if cursor is None else cursor
+    return Survey(address, limits or Limits(), cut, begin, slice_s, workers.size)
 
 
 async def _slice_by_slice(

@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from streamproc.errors import StreamprocError
-from streamproc.video.container import PULSE
-from streamproc.video.jobs import Job
+
+if TYPE_CHECKING:
+    from streamproc.video.jobs import Job
 
 HEAD = 8
 """Bytes before each message: its length."""
@@ -27,6 +28,9 @@ BEAT_S = 1.0
 
 
 def main() -> None:
+    from streamproc.video.container import PULSE
+    from streamproc.video.jobs import Job  # noqa: F401  # loaded before the first one comes
+
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not speak in between
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks; we end when our input does
@@ -65,4 +69,7 @@ class Voice:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # whoever asked is gone, and nobody is left to be told
+        os._exit(0)

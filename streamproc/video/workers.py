@@ -12,12 +12,14 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streamproc import errors
 from streamproc.errors import Retryable
-from streamproc.video.jobs import Job
 from streamproc.video.worker import HEAD
+
+if TYPE_CHECKING:
+    from streamproc.video.jobs import Job
 
 MEMORY = 4 * 2**30
 """Address space of one worker; a picture of 8K takes a fiftieth."""
@@ -37,6 +39,7 @@ class Workers:
         self._free = asyncio.Semaphore(size)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
+        self._begun: list[tuple[Job, asyncio.Task[Any]]] = []
 
     @property
     def pids(self) -> list[int]:
@@ -48,7 +51,18 @@ class Workers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for _, task in self._begun:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._begun), return_exceptions=True)
         await asyncio.gather(*(self._kill(worker) for worker in list(self._all)))
+
+    async def wake(self) -> None:
+        """Start them, before the first job: they load what they need while others do something else."""
+        self._idle += [await self._start() for _ in range(self.size - len(self._all))]
+
+    def ahead(self, job: Job) -> None:
+        """Begin with it: whoever asks for `one` like it has its answer then, or the rest of the wait."""
+        self._begun.append((job, asyncio.create_task(self._one(job))))
 
     async def ask(self, job: Job) -> AsyncGenerator[Any]:
         """The parts of a worker's answer, as they come."""
@@ -73,6 +87,13 @@ class Workers:
 
     async def one(self, job: Job) -> Any:
         """The single part of an answer."""
+        for i, (begun, task) in enumerate(self._begun):
+            if begun == job:
+                del self._begun[i]
+                return await task
+        return await self._one(job)
+
+    async def _one(self, job: Job) -> Any:
         async with aclosing(self.ask(job)) as parts:
             found = [part async for part in parts]
         return found[0]

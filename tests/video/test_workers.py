@@ -92,3 +92,39 @@ async def test_jobs_wait_for_a_free_worker(folder: Path) -> None:
     async with Workers(2) as workers:
         assert len(await asyncio.gather(*(workers.one(job) for _ in range(7)))) == 7
         assert len(workers.pids) == 2
+
+
+@dataclass(frozen=True)
+class Once:
+    """A job that can be done once only."""
+
+    path: Path
+
+    def run(self) -> Iterator[str]:
+        with self.path.open("x"):
+            yield "done"
+
+
+async def test_what_was_begun_ahead_is_not_done_again(tmp_path: Path) -> None:
+    job = Once(tmp_path / "mark")
+    async with Workers(1) as workers:
+        workers.ahead(job)
+        assert await workers.one(Once(tmp_path / "mark")) == "done"
+        with pytest.raises(Lost):  # and only then
+            await workers.one(job)
+
+
+async def test_what_was_begun_ahead_and_nobody_asked_for_ends_with_the_workers(tmp_path: Path) -> None:
+    async with Workers(1) as workers:
+        workers.ahead(Once(tmp_path / "none" / "mark"))
+    assert workers.pids == []
+
+
+async def test_woken_they_are_as_many_as_there_are_to_be() -> None:
+    async with Workers(2) as workers:
+        await workers.wake()
+        woken = workers.pids
+        await asyncio.gather(*(workers.ask(Wrong()).aclose() for _ in range(2)))
+        await workers.wake()
+        assert sorted(workers.pids) == sorted(woken)
+        assert len(woken) == 2
