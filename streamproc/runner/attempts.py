@@ -100,6 +100,10 @@ class Circuit:
         self._waiting.append(entry)
         try:
             return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result():
+                self.gone()
+            raise
         finally:
             if entry in self._waiting:
                 self._waiting.remove(entry)
@@ -253,11 +257,19 @@ class Attempts:
             log.warning("a call failed of itself (%s), and is tried again: %s", kind, error)
 
     async def _pass(self, failures: int, rest: Rest) -> bool:
+        looks = False
+
+        async def turn() -> None:
+            nonlocal looks
+            looks = await self.circuit.pass_(failures)
+
         try:
-            return await rest(self.circuit.pass_(failures))
+            await rest(turn())
         except asyncio.CancelledError:
-            self.circuit.gone()  # perhaps it was to look, and only waited for its slot
+            if looks:  # it only waited for its slot
+                self.circuit.gone()
             raise
+        return looks
 
     def _wait_s(self, error: Retryable, failures: int) -> float:
         asked = error.retry_after_s if isinstance(error, Throttled) else None

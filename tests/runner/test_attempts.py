@@ -231,3 +231,46 @@ def test_a_handler_that_fails_without_waiting_can_also_close_the_circuit_it_open
 def test_fewer_attempts_than_open_the_circuit_are_refused() -> None:
     with pytest.raises(Misconfigured, match="an outage dead-letters"):
         Backoff(attempts=5, opens_after=5)
+
+
+def test_those_who_leave_in_an_outage_send_nobody_else_to_look() -> None:
+    """As a lease does that is handed over: those of other leases wait on, one of them looks at a time."""
+
+    async def story() -> None:
+        tries, endpoint = attempts(), Endpoint(lambda *_: Retryable("500"))
+        calls = [asyncio.create_task(tries.run(endpoint.call, ready=ready, rest=rest)) for _ in range(40)]
+        await asyncio.sleep(30)
+        assert tries.circuit.open
+        before = len(endpoint.calls)
+        for call in calls[:20]:
+            call.cancel()
+        await asyncio.sleep(20)
+        assert before < len(endpoint.calls)
+        assert all(b - a >= 0.99 for a, b in pairwise(endpoint.calls[before - 1 :]))
+        for call in calls:
+            call.cancel()
+
+    clock.run(story())
+
+
+def test_whoever_was_to_look_and_leaves_sends_another() -> None:
+    async def story() -> None:
+        tries, endpoint = attempts(), Endpoint(lambda n, _: Retryable("500") if n < 8 else None)
+        gone: list[asyncio.Task[str]] = []
+
+        async def leaves(awaitable: Awaitable[T]) -> T:
+            """It may go on, and is cancelled before it does."""
+            answer = await awaitable
+            if tries.circuit.open and not gone and (task := asyncio.current_task()):
+                gone.append(task)
+                task.cancel()
+                await asyncio.sleep(0)
+            return answer
+
+        calls = [asyncio.create_task(tries.run(endpoint.call, ready=ready, rest=leaves)) for _ in range(7)]
+        done, _ = await asyncio.wait(calls, timeout=600)
+        assert len(done) == 7
+        assert [call for call in calls if call.cancelled()] == gone
+        assert all(call.result() == "answer" for call in calls if call not in gone)
+
+    clock.run(story())
