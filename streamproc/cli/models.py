@@ -139,7 +139,7 @@ def check(
         for url, said in found.items():
             line(f"{asked.name} at {url}")
             table(("asked for", "honoured", "seen", "write"), [(f.ability, f.verdict, f.seen, f.write) for f in said])
-    if any(f.ability == "model" and f.verdict != "yes" for said in found.values() for f in said):
+    if any(f.ability in ("model", "name") and f.verdict != "yes" for said in found.values() for f in said):
         raise typer.Exit(Code.FAILED)
 
 

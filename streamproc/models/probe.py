@@ -6,7 +6,7 @@ Nothing is written down here; whoever asked is told what to write on the card, u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -51,17 +51,33 @@ class Probe:
     def __init__(self, endpoint: Endpoint, *, fresh: str) -> None:
         self._endpoint, self._fresh = endpoint, fresh
         self._length: LengthKey = "max_tokens"
+        self._answered_as: str | None = None
 
     async def all(self) -> list[Finding]:
-        """Raises where nobody is there; what one ability brings about is its finding."""
+        """Raises where nobody is there, or nobody answers; what one ability brings about is its finding."""
         found = [await self.model()]
         if found[0].verdict == "yes":
+            first = await self._first()
+            found += [*self._named(), first]
             found += [await self._one(ability) for ability in self._abilities()]
         return found
 
+    async def _first(self) -> Finding:
+        """What cannot be asked at all, as the key is wrong or a web page comes, is no finding about every ability."""
+        try:
+            return await self.max_tokens()
+        except Rejected as e:
+            return Finding("max_tokens", "no", str(e)[:200])
+
+    def _named(self) -> Iterator[Finding]:
+        """What a server lists and what it then answers by may be two models."""
+        wanted = self._endpoint.manner.model
+        if self._answered_as and not same_model(self._answered_as, wanted):
+            seen = f"asked for {wanted} it answers as '{self._answered_as[:100]}'"
+            yield Finding("name", "no", seen, f'served_name = "{self._answered_as[:100]}"')
+
     def _abilities(self) -> Sequence[Callable[[], Awaitable[Finding]]]:
         return (
-            self.max_tokens,  # first: the others limit their answers by the name that it finds
             self.images,
             self.uuid,
             self.video,
@@ -86,7 +102,9 @@ class Probe:
             return Finding(name, "unclear", str(e)[:200])
 
     async def _ask(self, *content: Part, most: int = 8, **params: Any) -> Reply:
-        return await self._endpoint.raw(content, {self._length: most, **params}, deadline_s=DEADLINE_S)
+        reply = await self._endpoint.raw(content, {self._length: most, **params}, deadline_s=DEADLINE_S)
+        self._answered_as = reply.model
+        return reply
 
     # one ability each ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +117,8 @@ class Probe:
         return Finding("model", "no", seen, f'served_name = "{near[0]}"' if near else None)
 
     async def max_tokens(self) -> Finding:
-        """A refusal of every call would be taken for one of everything else."""
+        """First, as the others limit their answers by the name that it finds: a refusal of every call would be taken for
+        one of everything else."""
         try:
             await self._ask(ASK)
         except Rejected as refusal:

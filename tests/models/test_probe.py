@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from streamproc.errors import Unreachable
+from streamproc.errors import Retryable, Unreachable
 from streamproc.models.body import Manner
 from streamproc.models.card import served
 from streamproc.models.endpoint import Endpoint
+from streamproc.models.failures import Garbled, ServerFailed
 from streamproc.models.observer import ABILITIES, Settings, running
 from streamproc.models.probe import Finding, Probe, check
 from streamproc.models.transport import AiohttpTransport
@@ -63,6 +64,29 @@ async def test_another_name_is_told_with_what_to_write() -> None:
     found = await probed(Settings(model="observer"), model="gpt-4o")
     assert list(found) == ["model"]
     assert found["model"].write == 'served_name = "observer"'
+
+
+async def faulty(fault: str) -> dict[str, Finding]:
+    async with running(Settings()) as (url, _), AiohttpTransport() as transport:
+        endpoint = Endpoint(url, Manner(model="observer"), transport=transport, headers={"x-observer": fault})
+        return {f.ability: f for f in await Probe(endpoint, fresh="1").all()}
+
+
+async def test_a_server_that_lists_a_model_and_answers_as_another_is_told() -> None:
+    found = await faulty("model=evil/other-9b")
+    assert found["model"].verdict == "yes"
+    assert found["name"].verdict == "no"
+    assert "asked for observer it answers as 'evil/other-9b'" in found["name"].seen
+    assert found["name"].write == 'served_name = "evil/other-9b"'
+
+
+@pytest.mark.parametrize(("fault", "error"), [("garbage", ServerFailed), ("empty", Garbled), ("401", Unreachable)])
+async def test_a_server_that_lists_its_models_and_answers_nothing_is_an_error(
+    fault: str, error: type[Retryable]
+) -> None:
+    """Thirteen findings of which none is clear would read as a server that was checked."""
+    with pytest.raises(error):
+        await faulty(fault)
 
 
 async def test_nobody_there_is_an_error_and_no_finding() -> None:
