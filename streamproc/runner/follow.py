@@ -172,7 +172,8 @@ class FollowWay:
                     r.service, parent_of(entry), record, index=record.index, handling=Handling((), began_s, 1)
                 )
             if topic_of(type(record)).name == self.stage.writes[0]:
-                r.book.cover(msgspec.structs.replace(record, root=r.service), record.outcome, source)
+                own = r.look.find(source.stream, source.generation, record.revision)  # a replay goes through many
+                r.book.cover(msgspec.structs.replace(record, root=r.service), record.outcome, own or source)
         r.counts.records_out += len(entries)
         r.book.run(source.stream, Run(source.generation, source.revision, packed, over))
 

@@ -160,6 +160,24 @@ async def test_a_restart_goes_on_where_the_last_landing_was(tmp_path: Path) -> N
     assert [w.index for w in found] == list(range(41))
 
 
+async def test_what_is_accounted_for_has_the_times_of_the_revision_that_each_number_has(tmp_path: Path) -> None:
+    """Of a replay all revisions are there from the first, and on the grid of the last the first lie before the beginning."""
+    kept = Kept([window(i) for i in range(4)] + [window(i, start_ms=4000 + 3000 * (i - 4)) for i in range(4, 8)])
+    of = original(0, 8, end_ms=16_000)
+    async with (
+        Workers(1) as workers,
+        Rig.on(tmp_path / "b.db") as rig,
+    ):
+        await rig.source(of.uri, grid=Grid(root="decode", origin="0", step="1", first=0))
+        await rig.source(of.uri, grid=Grid(root="decode", origin="4", step="3", first=4), revision=1, from_index=4)
+        async with rig.running("decode", Replay(Decode(workers), kept, NOBODY)):
+            found = in_order(await rig.until(ended))
+            covered = await rig.until(lambda hours: any(hour.ended for hour in hours), "coverage")
+    assert [w.revision for w in found] == [0] * 4 + [1] * 5
+    assert {hour.hour for hour in covered} == {0}
+    assert covered[-1].done == ((0, 16_000),)
+
+
 async def test_a_replay_that_is_removed_ends_where_it_is(tmp_path: Path) -> None:
     of = original(0, 5)
     grid = Grid(root="decode", origin="0", step="1", first=0)
