@@ -17,7 +17,7 @@ from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Quota, until_midnight_s
 from streamproc.models.call import Call, Heard
-from streamproc.models.failures import Garbled, QuotaSpent
+from streamproc.models.failures import Garbled, QuotaSpent, Refused
 from streamproc.models.limiter import STARTS_AT
 from streamproc.models.replicas import Asked, Replica, Replicas
 
@@ -91,12 +91,12 @@ class Desk:
         if replica.circuit.state == "trying" and self.late_s is not None:
             # Everybody waits for what this one call shows, so it gets what a good call needs, and not all that it may have.
             deadline_s = min(deadline_s, max(TRIAL_S, 10 * self.late_s))
-        outcome, heard = "cancelled", None
+        outcome, heard, tokens = "cancelled", None, None
         try:
             heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data)
-            outcome = "done"
+            outcome, tokens = "done", heard.reply.tokens
         except (Rejected, Garbled) as e:
-            outcome = type(e).__name__
+            outcome, tokens = type(e).__name__, e.tokens if isinstance(e, Refused) else None
             self._alive(replica, began)  # an answer, if not the one that was hoped for
             raise
         except Retryable as e:
@@ -120,7 +120,7 @@ class Desk:
                     url=replica.endpoint.url,
                     outcome=outcome,
                     seconds=now - began,
-                    tokens=heard.reply.tokens if heard else None,
+                    tokens=tokens,
                     hedge=hedge,
                     sent_bytes=heard.sent_bytes if heard else 0,
                 )

@@ -203,7 +203,8 @@ class Endpoint:
             reply = await self._send(body, bill, stream=call.stream)
         self.seen.add(body.uuids)
         if all(s.finish == "refused" for s in reply.samples):
-            raise Refused(f"{self.hop}: {reply.samples[0].text[:300] or 'refused without a word'}")
+            said = reply.samples[0].text[:300] or "refused without a word"
+            raise Refused(f"{self.hop}: {said}", tokens=reply.tokens)
         return self._named(reply)
 
     async def _send(self, body: Body, bill: _Bill, *, stream: bool) -> Reply:

@@ -15,7 +15,7 @@ from streamproc.errors import NotBegun, Rejected, Retryable, SingledOut, Streamp
 from streamproc.messages import Tokens
 from streamproc.models.call import Answer, Call, Heard
 from streamproc.models.desk import Desk
-from streamproc.models.failures import Garbled
+from streamproc.models.failures import Garbled, Refused
 from streamproc.models.prompt import BYTES_PER_TOKEN, Prompt
 from streamproc.models.replicas import Replica
 from streamproc.models.reply import Reply
@@ -59,6 +59,8 @@ class Errand:
         self.failed_at: float | None = None
         self.last: Replica | None = None
         self.tried = self.vouched = False
+        self.refused = (0, 0.0)
+        """Tokens and money that a refusal took."""
 
     async def run(self) -> Answer:
         asked_at = self.route().clock()
@@ -73,6 +75,10 @@ class Errand:
             began = desk.clock()
             try:
                 heard, winner_began = await self._raced(desk, replica)
+            except Refused as e:
+                if e.tokens is not None:
+                    self.refused = e.tokens.into + e.tokens.out, desk.model.price(e.tokens)
+                raise
             except Throttled:
                 continue  # nobody's fault; the circuit is open, and the next place is given when it may be
             except Unreachable:

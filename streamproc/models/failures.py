@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Literal
 
 from streamproc.errors import Rejected, Retryable, Throttled
+from streamproc.messages import Tokens
 
 
 class QuotaSpent(Throttled):
@@ -64,4 +65,8 @@ class OutOfMemory(Rejected):
 
 
 class Refused(Rejected):
-    """The model, or the filter before it, will not answer."""
+    """The model, or the filter before it, will not answer. What that took has to be paid for all the same."""
+
+    def __init__(self, message: str, *, tokens: Tokens | None = None) -> None:
+        super().__init__(message)
+        self.tokens = tokens

@@ -49,10 +49,9 @@ class Meter:
         self._calls.labels(record.model, record.outcome).inc()
         if record.hedge:
             self._hedges.labels(record.model).inc()
-        if record.outcome != "done":
-            return
-        self._seconds.labels(record.model).observe(record.seconds)
-        self._sent.labels(record.model).inc(record.sent_bytes)
+        if record.outcome == "done":
+            self._seconds.labels(record.model).observe(record.seconds)
+            self._sent.labels(record.model).inc(record.sent_bytes)
         if (tokens := record.tokens) is not None:
             for kind, count in (("in", tokens.into), ("cached", tokens.cached), ("out", tokens.out)):
                 self._tokens.labels(record.model, kind).inc(count)

@@ -26,6 +26,7 @@ from streamproc.models.budget import Budgets
 from streamproc.models.call import Answer, Call
 from streamproc.models.desk import Desk, Model, Record
 from streamproc.models.errand import Errand
+from streamproc.models.failures import Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,9 @@ class Pool:
             async with asyncio.timeout(patience_s):
                 answer = await errand.run()
             tokens, money = answer.tokens.into + answer.tokens.out, answer.money
+        except Refused:
+            tokens, money = errand.refused
+            raise
         except TimeoutError as e:
             raise Unreachable(f"model '{model}'", f"no answer within {patience_s} s", remedy=self._remedy(model)) from e
         finally:  # also what failed or was cancelled has been called

@@ -161,10 +161,11 @@ def _sample(choice: _Choice, message: _Message) -> Sample:
     text, reasoning = _plain(message.content), message.reasoning_content or message.reasoning
     if reasoning is None:
         text, reasoning = apart(text, cut=choice.finish_reason == "length")
-    refused = bool(message.refusal) or choice.finish_reason == "content_filter"
+    filtered = choice.finish_reason == "content_filter"
+    refused = bool(message.refusal) or filtered
     entries = choice.logprobs.content if choice.logprobs else None
     return Sample(
-        text=message.refusal or text if refused else text,
+        text=message.refusal or (f"stopped by a content filter: {text}".rstrip(": ") if filtered else text),
         finish="refused" if refused else "length" if choice.finish_reason == "length" else "stop",
         reasoning=reasoning,
         logprobs=tuple((e.token, e.logprob) for e in entries if e.logprob is not None) if entries else None,
