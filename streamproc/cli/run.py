@@ -351,7 +351,9 @@ class Run:
                 )
             if found["failed_s"]:
                 parts = (f"{seconds:,.1f} s of {service}" for service, seconds in found["failed_s"].items())
-                say(f"failed: {', '.join(parts)}. `streamproc dlq list` says of each window why")
+                say(
+                    f"failed: {', '.join(parts)}. `streamproc coverage STREAM` says when, `streamproc trace STREAM TIME` why"
+                )
         whole = found["covered"] == 1.0 and found["complete"] == found["streams"] and not self.spending.left_out
         return Code.DONE if whole else Code.INCOMPLETE
 

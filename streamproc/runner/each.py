@@ -12,6 +12,7 @@ import msgspec
 from streamproc.errors import Fatal, LeftOut, NotBegun, NotYet, Retryable
 from streamproc.messages import Record
 from streamproc.runner.inputs import Input
+from streamproc.runner.shared import kind_of
 from streamproc.runner.slots import Slot
 from streamproc.runner.tracing import Handling
 from streamproc.stage import Each, Rounds
@@ -223,7 +224,7 @@ class EachWay:
             return
         rejection = r.rejection(error)
         reason = str(rejection)
-        r.shared.tell(rejection)
+        r.shared.tell(kind_of(rejection), rejection)
         r.bury(given, rejection)
         r.without(given, "failed", reason, self._otherwise(given, "failed", reason))
 

@@ -21,6 +21,7 @@ from streamproc.errors import Fatal, LeftOut, NotBegun, NotYet
 from streamproc.messages import Outcome, Record, Source
 from streamproc.runner.inputs import Input, Place
 from streamproc.runner.lanes import Heads, Lane
+from streamproc.runner.shared import kind_of
 from streamproc.runner.slots import Slot
 from streamproc.runner.speech import bare, parent_of
 from streamproc.runner.state import NOTHING, Standing, raw
@@ -262,7 +263,7 @@ class FoldWay:
             raise
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.rejection
             rejection = r.rejection(e)
-            r.shared.tell(rejection)
+            r.shared.tell(kind_of(rejection), rejection)
             reason = str(rejection)
             for given in heads.spoken.values():
                 if given.place.outcome == "done":
@@ -342,8 +343,10 @@ class FoldWay:
             said.append((ended, entry))
         packed = raw(state)
         # Nothing above may be undone, nothing below may fail: from here on the row has happened.
-        for _, entry in said:
+        for record, entry in said:
             r.book.emit(entry)
+            if getattr(record, "outcome", None) == "failed":
+                r.shared.tell_said(record)
         if r.shared.tracing:
             self._trace(r.shared.tracing, heads, row, outcome, standing.number, said)
         r.counts.records_out += len(said)

@@ -286,6 +286,8 @@ class Runner:
                     handling = given.handling or Handling((given.parent,))
                     tracing.outcome(self.service, parent_of(entry), record, index=lo, handling=handling)
             book.cover(record, outcome, self.find_source(given))
+            if outcome == "failed":
+                self.shared.tell_said(record)
         self._count(outcome)
         self.settle(given)
 

@@ -6,9 +6,10 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamproc.bus.contract import Bus
-from streamproc.errors import Misconfigured, Rejected, SingledOut, StreamprocError
+from streamproc.errors import Misconfigured, SingledOut, StreamprocError
 from streamproc.runner.attempts import Attempts, Backoff, Circuit, GaveUp
 from streamproc.runner.pace import Roster
 from streamproc.runner.slots import Slots
@@ -16,6 +17,9 @@ from streamproc.runner.tracing import Tracing
 from streamproc.stage import Stage
 
 log = logging.getLogger(__name__)
+
+SHOWN = 200
+"""Characters of a text in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +124,23 @@ class Shared:
         self.counts = Counts()
         self._told = set[str]()
 
-    def tell(self, rejection: Rejected) -> None:
+    def tell(self, kind: str, why: object) -> None:
         """What fails for good is told once a kind: a key that is wrong fails a million inputs, and nobody reads on to
         dead letters of what he takes to go well."""
-        kind = kind_of(rejection)
         if kind not in self._told:
             self._told.add(kind)
             log.warning(
-                "%s: failed for good (%s): %s. More of that kind are not told here: `streamproc dlq list` has them",
+                "%s: failed for good (%s): %s; told once a kind. `streamproc trace STREAM TIME` says of any moment why",
                 self.service,
                 kind,
-                rejection,
+                str(why).rstrip("."),
             )
+
+    def tell_said(self, record: Any) -> None:
+        """The same of an answer that a stage made nothing of; where it had none, what it was told has failed elsewhere."""
+        if (raw := getattr(record, "raw", None)) is not None:
+            how = f" ({record.how})" if record.how else ""
+            self.tell(record.reason or "unreadable", f"the model said {raw[:SHOWN]!r}{how}")
 
 
 def kind_of(error: Exception) -> str:

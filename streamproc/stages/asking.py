@@ -53,6 +53,10 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
     if said > RAW_MOST:
         texts = [text[: RAW_MOST // len(texts)] for text in texts]
         notes.append(f"raw cut to {sum(map(len, texts)):,} of {said:,} characters")
+    samples = [s for a in answers for s in a.reply.samples]
+    if any(s.reasoning for s in samples) and not any(s.text.strip() for s in samples):
+        cut = any(s.finish == "length" for s in samples)
+        notes.append("it only thought, and was cut short: raise max_tokens" if cut else "it only thought")
     return {
         "model": answers[-1].model,
         "prompt": answers[0].prompt,

@@ -91,3 +91,22 @@ def test_why_windows_failed_is_said_once_where_they_did_and_nothing_of_them_is_c
 def test_a_stage_that_nothing_has_come_to_is_not_covered(bus: str, tmp_path: Path) -> None:
     match = film(tmp_path / "match.mp4", 4)
     assert exit_code(build(), ["run", str(match), "--only", "decode,dedup", "--bus", bus]) == Code.INCOMPLETE
+
+
+def test_what_a_model_said_that_nobody_can_read_is_told_once(
+    bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    match = film(tmp_path / "match.mp4", 8)
+    thinks = (
+        b'{"choices": [{"message": {"content": null, "reasoning_content": "Let me see"}, "finish_reason": "length"}]}'
+    )
+    with scripted(lambda _: thinks) as server:
+        settings = f'[endpoints.m]\ncard = "openai-compatible"\nurls = ["{server.url}"]\nserved_name = "scripted"\n'
+        Path("streamproc.toml").write_text(settings)
+        told = ["run", str(match), "--only", "decode,detect", "--model", "detect=m", "--bus", bus]
+        assert exit_code(build(), told) == Code.INCOMPLETE
+    said = [r.getMessage() for r in caplog.records if "failed for good" in r.getMessage()]
+    assert len(said) == 1, said
+    assert "detect.m: failed for good (unreadable): the model said ''" in said[0]
+    assert "it only thought, and was cut short: raise max_tokens" in said[0]
