@@ -164,10 +164,11 @@ def _repeated(answer: str, prompt: str) -> str | None:
         return answer[shared:]
     told = _told(prompt)
     lines = answer.splitlines()
-    prose = sum(_bare(line) in told and not line.lstrip().startswith(("{", "[")) for line in lines)
-    if not prose:
+    # 'İ' in lower case is two characters; no other grows. A heap of lines has thousands that are too short.
+    repeats = {i for i, line in enumerate(lines) if 2 * len(line) >= _ECHO_CHARACTERS and _bare(line) in told}
+    if all(lines[i].lstrip().startswith(("{", "[")) for i in repeats):
         return None  # a line of JSON that stands in the prompt as an example may well be the answer
-    return "\n".join(line for line in lines if _bare(line) not in told)
+    return "\n".join(line for i, line in enumerate(lines) if i not in repeats)
 
 
 def _shared(answer: str, prompt: str) -> int:

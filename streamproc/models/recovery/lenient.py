@@ -7,7 +7,6 @@ or moved. Objects that were whole before the text broke off are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,6 +35,12 @@ _AFTER_VALUE: Final = re.compile(rf"\s*+(?:,?\s*+(?:{_KEY_NEXT}|[}}\]]|$)|,\s*+(
 _AFTER_ITEM: Final = re.compile(
     rf"\s*+(?:,\s*+(?:[{_ANY_QUOTE}{{\[\d+.-]|(?:true|false|null|none|nan)\b)|,?\s*+(?:[}}\]]|$))", re.IGNORECASE
 )
+_ENDS: Final = {
+    (quote, in_list): re.compile(f"[{closing}](?={after.pattern})", after.flags)
+    for quote, closing in _QUOTES.items()
+    for in_list, after in ((False, _AFTER_VALUE), (True, _AFTER_ITEM))
+}
+"""Opening quote, and whether a list holds the string → where it may end. One search, as a heap of quotes has thousands."""
 _QUOTED_KEY: Final = re.compile(rf"[{_ANY_QUOTE}]([^{_ANY_QUOTE}{{}}\[\]\n]{{0,{LONGEST_KEY}}})[{_ANY_QUOTE}](?=\s*+:)")
 
 _WORDS: Final = {
@@ -179,7 +184,7 @@ class _Reader:
         if (quote := text[at]) in _QUOTES:
             if self.endless.get((quote, in_list), len(text)) <= at:
                 raise _Stop(at + 1)
-            end = self._end(at, _AFTER_ITEM if in_list else _AFTER_VALUE)
+            end = self._end(at, in_list=in_list)
             if end < 0:
                 self.endless[quote, in_list] = at
                 raise _Stop(at + 1)
@@ -203,21 +208,12 @@ class _Reader:
             raise _Stop(line.end() if line else at + 1)
         return line.group().strip(), line.end()
 
-    def _end(self, at: int, after: re.Pattern[str]) -> int:
+    def _end(self, at: int, *, in_list: bool) -> int:
         """Where the string that opens at `at` ends; -1 if it does not."""
-        for close in _closing(_QUOTES[self.text[at]], self.text, at + 1):
-            if not _escaped(self.text, close) and after.match(self.text, close + 1):
-                return close
+        for close in _ENDS[self.text[at], in_list].finditer(self.text, at + 1):
+            if not _escaped(self.text, close.start()):
+                return close.start()
         return -1
-
-
-def _closing(quotes: str, text: str, at: int) -> Iterator[int]:
-    if len(quotes) > 1:
-        yield from (found.start() for found in re.compile(f"[{quotes}]").finditer(text, at))
-        return
-    while (at := text.find(quotes, at)) >= 0:
-        yield at
-        at += 1
 
 
 def _escaped(text: str, at: int) -> bool:
