@@ -30,6 +30,7 @@ from streamproc.models.call import Call, Heard
 from streamproc.models.card import Served
 from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch
 from streamproc.models.fit import Fit, fitted, halved
+from streamproc.models.key import struck, struck_pieces
 from streamproc.models.mapping import broken, failure
 from streamproc.models.prompt import thinned
 from streamproc.models.reply import LOAD_HEADER, Reply, streamed, whole
@@ -217,7 +218,7 @@ class Endpoint:
                 response = await self._client.post(
                     self._chat, content=body.data, cast_to=httpx2.Response, options=_OPTIONS
                 )
-                return whole(response.content, response.headers, hop=self.hop)
+                return whole(struck(response.content, self._key), response.headers, hop=self.hop)
             # `stream` with a plain response gives it unread; the client's types know streams of its own only.
             response = cast(
                 Any,
@@ -232,10 +233,10 @@ class Endpoint:
             )
             try:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                    return whole(await response.aread(), response.headers, hop=self.hop)  # it does not stream
-                return await streamed(
-                    response.aiter_raw(), response.headers, hop=self.hop, since=lambda: time.perf_counter() - began
-                )
+                    data = struck(await response.aread(), self._key)
+                    return whole(data, response.headers, hop=self.hop)  # it does not stream
+                pieces = struck_pieces(response.aiter_raw(), self._key)
+                return await streamed(pieces, response.headers, hop=self.hop, since=lambda: time.perf_counter() - began)
             finally:
                 await response.aclose()
         except openai.OpenAIError as e:
@@ -273,7 +274,8 @@ class Endpoint:
         try:
             async with asyncio.timeout(deadline_s):
                 response = await self._client.get("/models", cast_to=httpx2.Response)
-            return tuple(m.id for m in msgspec.json.decode(response.content, type=_Models).data)
+            listed = msgspec.json.decode(struck(response.content, self._key), type=_Models)
+            return tuple(m.id for m in listed.data)
         except TimeoutError as e:
             raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
         except openai.OpenAIError as e:

@@ -89,7 +89,7 @@ def _status(e: openai.APIStatusError, hop: str, secret: str | None) -> Streampro
     if status < 400:
         return Unreachable(
             hop,
-            f"it redirects ({status}) to {e.response.headers.get('location')}",
+            f"it redirects ({status}) to {_clean(str(e.response.headers.get('location')), secret)}",
             remedy="Write the URL it redirects to",
         )
     if _MEMORY.search(said):

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import httpx2
@@ -16,6 +17,8 @@ import openai
 import orjson
 import pytest
 import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
 from streamproc.models.body import Manner, Seen
@@ -35,6 +38,7 @@ from streamproc.models.failures import (
     TooMuch,
 )
 from streamproc.models.fit import Fit
+from streamproc.models.key import struck_pieces
 from streamproc.models.mapping import broken, failure, retry_after_s
 from streamproc.models.observer import ABILITIES, Settings, running
 from streamproc.models.pool import Pool
@@ -398,17 +402,54 @@ def test_another_models_name_is_known_from_a_release_of_the_same(said: str, want
     assert same_model(said, wanted) is same
 
 
-async def test_the_key_is_in_no_error_log_or_repr(
-    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture
+QUOTED = {
+    "an error": lambda: _response(401, {"error": {"message": f"Incorrect API key provided: {KEY}."}}),
+    "a long error": lambda: _response(400, {"error": {"message": "x" * 490 + KEY}}),
+    "an error under status 200": lambda: _response(200, {"error": {"message": f"no such key: {KEY}"}}),
+    "a redirect": f"HTTP/1.1 302 X\r\nlocation: http://a/?key={KEY}\r\ncontent-length: 0\r\n\r\n".encode,
+    "a proxy's page": lambda: _spoken(200, f"<html>Bearer {KEY}".encode()).replace(b"application/json", b"text/html"),
+    "a refusal": lambda: _response(200, {"choices": [{"message": {"refusal": f"not with {KEY}"}}]}),
+    "an answer": lambda: _response(200, {"model": KEY, "choices": [{"message": {"content": f"yes, {KEY}"}}]}),
+    "a stream": lambda: _spoken(200, _sse(KEY)).replace(b"application/json", b"text/event-stream"),
+}
+"""Where servers quote the key of whoever calls."""
+
+
+def _sse(said: str) -> bytes:
+    delta = orjson.dumps({"model": said, "choices": [{"delta": {"content": f"yes, {said}"}, "finish_reason": "stop"}]})
+    return b"data: " + delta + b"\n\ndata: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", QUOTED)
+async def test_the_key_is_in_no_error_log_answer_or_repr(
+    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture, where: str, stream: bool
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    body = {"error": {"message": f"Incorrect API key provided: {KEY}."}}
-    async with speaking(_response(401, body)) as url:
+    async with speaking(QUOTED[where]()) as url:
         endpoint = Endpoint(url, Manner(model="m"), transport=transport, key=KEY)
-        with pytest.raises(Unreachable) as raised:
-            await endpoint.ask(Call(prompt=Prompt("?")), deadline_s=5)
-    assert KEY not in f"{raised.value} {raised.value!r} {endpoint!r} {caplog.text}"
-    assert "***" in str(raised.value)
+        try:
+            said = repr(await endpoint.ask(Call(prompt=Prompt("?"), stream=stream), deadline_s=5))
+        except StreamprocError as e:
+            said = f"{e} {e!r}"
+    assert KEY[:12] not in f"{said} {endpoint!r} {caplog.text}"
+    nothing_quoted = where == "a long error" or (where == "a stream" and not stream)
+    assert "***" in said or nothing_quoted
+
+
+@given(st.lists(st.integers(0, 80), max_size=6), st.integers(0, 3))
+def test_the_key_is_struck_out_of_a_stream_wherever_it_is_cut(cuts: list[int], times: int) -> None:
+    text = f"sk-v sk-very-{KEY * times} sk-very-secret".encode()
+    edges = [0, *sorted(min(c, len(text)) for c in cuts), len(text)]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for lo, hi in pairwise(edges):
+            yield text[lo:hi]
+
+    async def joined() -> bytes:
+        return b"".join([piece async for piece in struck_pieces(pieces(), KEY)])
+
+    assert asyncio.run(joined()) == text.replace(KEY.encode(), b"***")
 
 
 # enumerated ------------------------------------------------------------------------------------------------------------
