@@ -11,13 +11,17 @@ from typing import Final
 STRUCK: Final = b"***"
 
 
+SHORTEST: Final = 16
+"""What is shorter is a word (EMPTY, ollama, token-abc123), no key, and may stand in an answer for what it means."""
+
+
 def struck(data: bytes, secret: str | None) -> bytes:
-    return data.replace(secret.encode(), STRUCK) if secret else data
+    return data.replace(secret.encode(), STRUCK) if secret and len(secret) >= SHORTEST else data
 
 
 async def struck_pieces(pieces: AsyncIterable[bytes], secret: str | None) -> AsyncIterator[bytes]:
     """Also where it stands in two pieces. Only what may be its beginning waits for the next one."""
-    key, held = (secret or "").encode(), b""
+    key, held = secret.encode() if secret and len(secret) >= SHORTEST else b"", b""
     async for piece in pieces:
         data = struck(held + piece, secret)
         waits = next((n for n in range(min(len(key) - 1, len(data)), 0, -1) if data.endswith(key[:n])), 0)

@@ -402,7 +402,7 @@ def test_another_models_name_is_known_from_a_release_of_the_same(said: str, want
     assert same_model(said, wanted) is same
 
 
-QUOTED = {
+QUOTED: dict[str, Callable[[], bytes]] = {
     "an error": lambda: _response(401, {"error": {"message": f"Incorrect API key provided: {KEY}."}}),
     "a long error": lambda: _response(400, {"error": {"message": "x" * 490 + KEY}}),
     "an error under status 200": lambda: _response(200, {"error": {"message": f"no such key: {KEY}"}}),
@@ -435,6 +435,16 @@ async def test_the_key_is_in_no_error_log_answer_or_repr(
     assert KEY[:12] not in f"{said} {endpoint!r} {caplog.text}"
     nothing_quoted = where == "a long error" or (where == "a stream" and not stream)
     assert "***" in said or nothing_quoted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_word_that_stands_for_no_key_may_stand_in_an_answer(transport: AiohttpTransport, stream: bool) -> None:
+    said = _sse("EMPTY") if stream else orjson.dumps({"choices": [{"message": {"content": "yes, EMPTY"}}]})
+    raw = _spoken(200, said)
+    async with speaking(raw.replace(b"application/json", b"text/event-stream") if stream else raw) as url:
+        endpoint = Endpoint(url, Manner(model="m"), transport=transport, key="EMPTY")
+        heard = await endpoint.ask(Call(prompt=Prompt("?"), stream=stream), deadline_s=5)
+    assert heard.reply.samples[0].text == "yes, EMPTY"
 
 
 @given(st.lists(st.integers(0, 80), max_size=6), st.integers(0, 3))
