@@ -83,7 +83,7 @@ class FollowWay:
 
     def _is_ending(self, stream: str, run: Run) -> bool:
         source = self.r.look.find(stream, run.generation, run.revision)
-        return not run.over and source is not None and source.state == "removed"
+        return not run.over and (source is None or source.state == "removed")  # None: read before the table heard of it
 
     def passed_over(self, given: Input) -> None:
         """Nothing waits for it."""

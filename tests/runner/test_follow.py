@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -37,3 +38,19 @@ async def test_a_window_that_is_too_large_fails_by_itself_and_its_stream_goes_on
     assert [said["m", i].outcome for i in range(4)] == ["done", "failed", "done", "done"]
     assert said["m", 1].reason == "too-large"
     assert said["m", 3].count == 3
+
+
+@told
+async def test_another_life_waits_for_the_end_of_the_one_before_though_the_table_has_not_heard_of_it() -> None:
+    rig = Rig.of(partitions=1)
+    rig.source("m", "decode", count=9)
+    async with rig.running("decode", toys.Decode(lambda: asyncio.sleep(1))):
+        await rig.until(lambda: len(rig.records("windows")) == 3)
+        rig.log.table_lag_s = 60
+        rig.source("m", "decode", count=9, revision=1, state="removed", from_index=3)
+        rig.source("m", "decode", count=2, generation=1)
+        await rig.until(lambda: any(w.ended and w.generation for w in rig.records("windows")), within_s=300)
+    first = [w for w in rig.records("windows") if not w.generation]
+    assert first[-1].ended
+    assert [w.index for w in first] == list(range(len(first)))
+    assert [w.index for w in rig.records("windows") if w.generation] == [0, 1, 2]

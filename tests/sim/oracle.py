@@ -14,6 +14,7 @@ hand-over   no lease is taken from a process that is alive and awake
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from streamproc.messages import Detection, Record, Sequence, Source
@@ -23,14 +24,15 @@ from tests.sim import toys
 from tests.sim.world import MODELS, TOPICS, World
 
 
-def check(world: World, sources: dict[str, Source]) -> None:
-    for stream in sources:
-        records = {name: _once(world, stream, name) for name in TOPICS}
-        _whole(records, stream)
-        _named(world, stream, records)
-        _events(stream, records, world)
-        _outcomes(world, stream, records)
-        _coverage(world, stream, records)
+def check(world: World, lives: Iterable[tuple[str, int]]) -> None:
+    """`lives`: streams, and generations of each."""
+    for life in lives:
+        records = {name: _once(world, life, name) for name in TOPICS}
+        _whole(records, life)
+        _named(world, life, records)
+        _events(world, life, records)
+        _outcomes(world, life, records)
+        _coverage(world, life, records)
     if not world.weather.torn:
         _repeats(world)
 
@@ -44,11 +46,11 @@ def _repeats(world: World) -> None:
     assert world.taken_from_the_living == 0, f"seed {world.seed}: {world.taken_from_the_living} leases cut off"
 
 
-def _once(world: World, stream: str, name: str) -> list[Record]:
+def _once(world: World, life: tuple[str, int], name: str) -> list[Record]:
     seen: dict[Sequence, Ranges] = defaultdict(Ranges)
     kept = []
     for record in world.records(name):
-        if record.stream != stream:
+        if (record.stream, record.generation) != life:
             continue
         taken = seen[record.sequence]
         if taken.missing(record.index, record.until) != [(record.index, record.until)]:
@@ -59,22 +61,22 @@ def _once(world: World, stream: str, name: str) -> list[Record]:
     return kept
 
 
-def _whole(records: dict[str, list[Record]], stream: str) -> None:
+def _whole(records: dict[str, list[Record]], life: tuple[str, int]) -> None:
     for name, mine in records.items():
         numbers: dict[Sequence, Ranges] = defaultdict(Ranges)
         for record in mine:
             numbers[record.sequence].add(record.index, record.until)
         for sequence, ranges in numbers.items():
             if sequence.service not in MODELS:
-                assert len(ranges) == 1, f"{stream}: {name}: holes in {sequence}: {ranges}"
-                assert ranges.pairs()[0][0] == 0, f"{stream}: {name}: {sequence} begins at {ranges}"
+                assert len(ranges) == 1, f"{life}: {name}: holes in {sequence}: {ranges}"
+                assert ranges.pairs()[0][0] == 0, f"{life}: {name}: {sequence} begins at {ranges}"
 
 
 def _source(world: World, record: Record) -> Source:
     return world.source(record.stream, record.generation, record.revision)
 
 
-def _named(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+def _named(world: World, life: tuple[str, int], records: dict[str, list[Record]]) -> None:
     owed = {
         (i, service)
         for w in records["windows"]
@@ -83,10 +85,10 @@ def _named(world: World, stream: str, records: dict[str, list[Record]]) -> None:
         if service in MODELS
     }
     said = {(i, d.service) for d in records["detections"] for i in range(d.index, d.until)}
-    assert owed == said, f"{stream}: owed and not said {owed - said}, said and not owed {said - owed}"
+    assert owed == said, f"{life}: owed and not said {owed - said}, said and not owed {said - owed}"
 
 
-def _events(stream: str, records: dict[str, list[Record]], world: World) -> None:
+def _events(world: World, life: tuple[str, int], records: dict[str, list[Record]]) -> None:
     said = {(i, d.service): d for d in records["detections"] for i in range(d.index, d.until)}
     state: Any = None
     expected: list[Any] = []
@@ -94,14 +96,14 @@ def _events(stream: str, records: dict[str, list[Record]], world: World) -> None
         models = [s for s in _source(world, w).services if s in MODELS]
         of = {m: said[w.index, m] for m in sorted(models)}
         first = next(iter(of.values()))
-        row = Row("decode", stream, 0, w.revision, w.index, w.until, first.start_ms, first.end_ms, None, of)
+        row = Row("decode", *life, w.revision, w.index, w.until, first.start_ms, first.end_ms, None, of)
         told, state = toys.fold_lives(row, state)
         expected += told
     mine = [r for r in sorted(records["events"], key=lambda r: r.index) if not r.ended]
-    assert [e.event for e in mine] == [e.event for e in expected], f"seed {world.seed}: {stream}: events differ"  # type: ignore[attr-defined]
+    assert [e.event for e in mine] == [e.event for e in expected], f"seed {world.seed}: {life}: events differ"  # type: ignore[attr-defined]
 
 
-def _outcomes(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+def _outcomes(world: World, life: tuple[str, int], records: dict[str, list[Record]]) -> None:
     windows = {i: w for w in records["windows"] for i in range(w.index, w.until)}
     for d in records["detections"]:
         w = windows[d.index]
@@ -109,7 +111,7 @@ def _outcomes(world: World, stream: str, records: dict[str, list[Record]]) -> No
             assert (d.outcome, d.reason, d.count) == (w.outcome, w.reason, w.count), (d, w)
         elif d.reason == "no context":
             assert world.weather.impatient, d
-        elif world.dice((d.service, stream, 0, "decode", d.index)) < 8:
+        elif world.dice((d.service, *life, "decode", d.index)) < 8:
             assert (d.outcome, d.reason) == ("failed", "unreadable"), d
         else:
             assert d.outcome == "done", d
@@ -117,10 +119,10 @@ def _outcomes(world: World, stream: str, records: dict[str, list[Record]]) -> No
             assert d.events is not None, d
 
 
-def _coverage(world: World, stream: str, records: dict[str, list[Record]]) -> None:
+def _coverage(world: World, life: tuple[str, int], records: dict[str, list[Record]]) -> None:
     by_service: dict[str, Ranges] = defaultdict(Ranges)
     for name in ("windows", "detections", "descriptions"):
         for record in records[name]:
             by_service[record.service].add(record.index, record.until)
     for service, numbers in by_service.items():
-        assert world.accounted(stream, service).taken == numbers, f"{stream}: coverage of {service}"
+        assert world.accounted(*life, service).taken == numbers, f"{life}: coverage of {service}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
+
+from msgspec.structs import replace
 
 from streamproc.messages import Source
 from streamproc.runner.look import source_key
@@ -36,10 +39,11 @@ async def _simulate(seed: int, weather: Weather) -> World:
     )
     world = World(seed, weather, rng, log)
     layout = rng.choice(LAYOUTS)
-    sources = {f"m{i}": _first(world, f"m{i}") for i in range(weather.streams)}
+    sources = {(f"m{i}", 0): _first(world, f"m{i}") for i in range(weather.streams)}
     for source in sources.values():
         publish(world, source)
-    changes = {s: rng.uniform(0.1, 2) for s in sources if rng.random() < weather.changes}
+    changes = {life: rng.uniform(0.1, 2) for life in sources if rng.random() < weather.changes}
+    again = {life: rng.uniform(0.1, 4) for life in sources if weather.lives and rng.random() < weather.lives}
     processes = [Process(world, number, names) for number, names in enumerate(layout)]
     guests: list[tuple[float, Process]] = []
     asleep: list[tuple[float, Process]] = []
@@ -50,10 +54,17 @@ async def _simulate(seed: int, weather: Weather) -> World:
         now = loop.time()
         if now > GIVE_UP_S:
             raise Stuck(f"seed {seed}: {missing(world, sources)}")
-        for stream in [s for s, when in changes.items() if now > when]:
-            del changes[stream]
-            sources[stream] = _second(world, sources[stream])
-            publish(world, sources[stream])
+        for life in [life for life, when in changes.items() if now > when]:
+            del changes[life]
+            if sources[life].state == "active":
+                sources[life] = _second(world, sources[life])
+                publish(world, sources[life])
+        for stream, generation in [life for life, when in again.items() if now > when]:
+            del again[stream, generation]
+            publish(world, _removed(world, sources[stream, generation]))
+            sources[stream, generation] = _removed(world, sources[stream, generation])
+            sources[stream, generation + 1] = _first(world, stream, generation + 1)
+            publish(world, sources[stream, generation + 1])
         for wakes, process in [a for a in asleep if a[0] < now]:
             asleep.remove((wakes, process))
             process.wake()
@@ -92,13 +103,14 @@ async def _simulate(seed: int, weather: Weather) -> World:
     return world
 
 
-def _first(world: World, stream: str) -> Source:
+def _first(world: World, stream: str, generation: int = 0) -> Source:
     rng = world.rng
     models = rng.choice([MODELS, MODELS[:1]])
     gaps = {b: b + rng.randrange(2, 9) for b in rng.sample(range(0, 20, 10), rng.randrange(0, 3))}
     count = rng.randrange(world.weather.windows // 2, world.weather.windows)
     gaps = {a: b for a, b in gaps.items() if b < count}
-    return toys.source(stream, services=("decode", "context", *models, "dedup", "describe"), count=count, gaps=gaps)
+    services = ("decode", "context", *models, "dedup", "describe")
+    return toys.source(stream, services=services, count=count, gaps=gaps, generation=generation)
 
 
 def _second(world: World, first: Source) -> Source:
@@ -113,8 +125,21 @@ def _second(world: World, first: Source) -> Source:
         services=("decode", "context", *models, "dedup", "describe"),
         count=first.task["count"],
         gaps=gaps,
+        generation=first.generation,
         revision=1,
         from_index=beyond,
+    )
+
+
+def _removed(world: World, before: Source) -> Source:
+    """As `streamproc sources remove` does."""
+    decoded = world.accounted(before.stream, before.generation, "decode").taken.end
+    return replace(
+        before,
+        state="removed",
+        revision=before.revision + 1,
+        index=before.revision + 1,
+        from_index=max(decoded, before.from_index),
     )
 
 
@@ -122,17 +147,17 @@ def publish(world: World, source: Source) -> None:
     world.log.put(source, sub=source_key(source.stream, source.generation, source.revision).split("\0")[1:])
 
 
-def complete(world: World, sources: dict[str, Source]) -> bool:
-    return not missing(world, sources) and not world.log.state_keys("park")
+def complete(world: World, lives: Iterable[tuple[str, int]]) -> bool:
+    return not missing(world, lives) and not world.log.state_keys("park")
 
 
-def missing(world: World, sources: dict[str, Source]) -> list[tuple[str, str]]:
-    """(stream, service) whose coverage has no end, or a hole before it."""
+def missing(world: World, lives: Iterable[tuple[str, int]]) -> list[tuple[str, int, str]]:
+    """(stream, generation, service) whose coverage has no end, or a hole before it."""
     return [
-        (stream, service)
-        for stream, source in sources.items()
+        (*life, service)
+        for life in lives
         for service in ("decode", "context", "dedup", "describe", "detect.a")
-        if not world.accounted(stream, service).complete
+        if not world.accounted(*life, service).complete
     ]
 
 

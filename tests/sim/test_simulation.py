@@ -30,6 +30,7 @@ WEATHERS = {
     "many who join, and some of them die": replace(SMALL, joins=0.6, drains=0.0),
     "tables that hear late": replace(SMALL, table_lag_s=0.5),
     "torn landings, as a broken broker makes them": replace(SMALL, torn=0.03),
+    "streams that are removed and added again": replace(SMALL, lives=0.7, table_lag_s=0.3),
     "a bus that often does not answer": replace(SMALL, away=0.1),
     "contexts that come too late": replace(SMALL, impatient=True),
     "a longer run with many kills": Weather(streams=3, windows=24, kills=15),

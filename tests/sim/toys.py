@@ -80,6 +80,10 @@ class Decode(Follow):
     async def run(self, source: Source, cursor: int | None, look: Pace) -> AsyncIterator[tuple[list[Record], int]]:
         count, gaps = source.task["count"], {int(k): v for k, v in source.task["gaps"].items()}
         index = cursor or 0
+        if source.state == "removed":
+            if index <= count:
+                yield [window(source, index, index + 1, index)], count + 1
+            return
         while index <= count:
             of = look.in_force(source.stream, source.generation, index)
             assert of is not None

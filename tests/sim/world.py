@@ -47,6 +47,8 @@ class Weather:
     table_lag_s: float = 0.0
     changes: float = 0.6
     """Streams that get another revision on the way."""
+    lives: float = 0.0
+    """Streams that are removed on the way, and added again under the same name."""
     impatient: bool = False
     """Not yet gives up soon, while contexts are slow."""
     streams: int = 3
@@ -113,11 +115,12 @@ class World:
         """The outcome of this call stands in the log."""
         return self._landed((service, about.stream, about.generation, about.root, about.index))
 
-    def accounted(self, stream: str, service: str) -> Accounted:
+    def accounted(self, stream: str, generation: int, service: str) -> Accounted:
         """What the coverage topic says of a service."""
         whole = Accounted()
         for stored in self.log.under("coverage", key_of(stream, service)):
-            whole.hear(wire.decode(topic("coverage"), stored))
+            if (hour := wire.decode(topic("coverage"), stored)).generation == generation:
+                whole.hear(hour)
         return whole
 
     def source(self, stream: str, generation: int, revision: int) -> Source:
@@ -136,7 +139,7 @@ class World:
     def _landed(self, key: Key) -> bool:
         service, stream, generation, root, index = key
         if service == "context":
-            return bool(self.log.newest("contexts", key_of(stream, "0")))
+            return bool(self.log.newest("contexts", key_of(stream, f"{generation}.0")))
         name = "descriptions" if service == "describe" else "detections"
         return (service, root, stream, generation, index) in self.log.ids(name)
 
