@@ -50,7 +50,9 @@ def command(
     streams: Annotated[list[str], typer.Argument(metavar="STREAM…", show_default=False)],
     as_: Annotated[str, typer.Option("--as", metavar="NAME", help="The replay of match1 is match1@NAME.")],
     from_: Annotated[str | None, typer.Option("--from", metavar="T", help="Windows that begin then or later.")] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="T", help="Windows that begin before.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="Windows that begin before. What is open there ends there.")
+    ] = None,
     at: Annotated[
         str,
         typer.Option(

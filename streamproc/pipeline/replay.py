@@ -89,8 +89,11 @@ def known(stream: str, there: Mapping[str, Source]) -> Source:
 def check_name(stream: str, name: str) -> str:
     """`match1@trial`, of `trial` or the whole of it."""
     name = name.removeprefix(f"{stream}{SHIFTED}")
-    if not name or any(c in name for c in "/@") or any(ord(c) < 32 or ord(c) == 127 for c in name):
-        raise Misconfigured(f"--as {name or '(nothing)'}: a name without '/' and '@'; the stream is {stream}@NAME")
+    wrong = any(c in name for c in "/@") or any(ord(c) < 32 or ord(c) == 127 for c in name)
+    if not name or name != name.strip() or wrong:
+        raise Misconfigured(
+            f"--as {name.strip() or '(nothing)'}: a name without '/', '@' and blanks around it; the stream is {stream}@NAME"
+        )
     return f"{stream}{SHIFTED}{name}"
 
 

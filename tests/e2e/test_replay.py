@@ -266,6 +266,7 @@ def test_of_windows_that_have_expired_footage_is_named_and_used(here: Path, capf
         (["match", "--as", "x", "--at", "window"], "did you mean 'windows'"),
         (["match", "--as", "x/y"], "without '/'"),
         (["match", "--as", ""], "without '/'"),
+        (["match", "--as", " "], "without '/'"),
         (["match", "--as", "x", "--from", "1 - 3:00"], "of a game"),
         (["match", "--as", "x", "--from", "soon"], "no time"),
         (["match", "--as", "x", "--from", "2026-01-01T00:00"], "knows no wall-clock time"),
