@@ -312,8 +312,8 @@ class Run:
         parts = [f"{len(self.entered.sources)} stream{'s' if len(self.entered.sources) != 1 else ''}"]
         if self.streams.finished:
             parts.append(f"{len(self.streams.finished)} more complete in {self.asked.out}")
-        if self.entered.known:
-            parts.append(f"{len(self.entered.known)} of them go on where they were")
+        if known := len(self.entered.known):
+            parts.append("1 of them goes on where it was" if known == 1 else f"{known} of them go on where they were")
         left = {
             service: [
                 replace(look, windows=self.board.left(source, service))
@@ -338,7 +338,7 @@ class Run:
         found |= {"seconds": round(time.monotonic() - self.began, 1), "others": self.others}
         if self.asked.json:
             emit({"receipt": found})
-        else:
+        elif found["streams"]:  # else they are all complete in --out, which has been said
             say(
                 f"{found['complete']} of {found['streams']} streams done in {found['seconds']:.1f} s: "
                 f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"

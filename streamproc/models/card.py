@@ -30,6 +30,9 @@ LengthKey = Literal["max_tokens", "max_completion_tokens"]
 NAME = r"[a-z0-9][a-z0-9.-]*"
 """Services are called after models, and topics and groups after services."""
 
+GENERIC = "openai-compatible"
+"""The card of whatever has no card."""
+
 LOCAL = "http://127.0.0.1:8000/v1"
 """Where `vllm serve` answers unless told otherwise."""
 
@@ -323,6 +326,11 @@ def served(text: str, named: Mapping[str, Named] | None = None, *, base_url: str
     named = named or {}
     name, at, where = text.partition("@")
     if at:
+        if name not in cards() and not name.endswith(".toml"):
+            raise Misconfigured(
+                f"no card '{name}'{did_you_mean(name, cards())}; `streamproc models list` shows all. A server of your own "
+                f"is {GENERIC}@URL, or [endpoints.NAME] of the settings, where `served_name` says what it calls its model"
+            )
         found = card(name)
         urls = _urls(name, where.split(","))
         return Served(found.name, found, urls, _own_key(found, urls))

@@ -188,6 +188,7 @@ def test_a_key_is_read_from_its_variable_and_missed_by_name() -> None:
     [
         ("qwen2.5-vl-7", "did you mean 'qwen2.5-vl-7b'"),
         ("qwen2.5-vl-7@http://a/v1", "did you mean 'qwen2.5-vl-7b'"),
+        ("my-model@http://a/v1", "A server of your own is openai-compatible@URL"),
         ("qwen2.5-vl-7b@", "is no URL"),
         ("qwen2.5-vl-7b@gpu:8000", "is no URL"),
         ("qwen2.5-vl-7b@http://a/v1,", "is no URL"),
