@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,26 +29,37 @@ class Scripted:
     url: str = ""
     model: str = MODEL
     headers: Mapping[str, str] = field(default_factory=dict)
+    latency_s: float = 0.0
+    counts: bool = False
+    """The tokens that a call is said to have read are its number, so that what landed tells which answer it is."""
+    asked: list[bytes] = field(default_factory=list)
+    """What each call was about, in the order in which they came; numbered from 1."""
 
     async def models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": self.model}]}, headers=dict(self.headers))
 
     async def chat(self, request: web.Request) -> web.Response:
-        said = self.says(_colours(await request.json()))
+        body = await request.json()
+        said, number = self.says(_colours(body)), self._heard(body)
         if isinstance(said, int):
             return web.json_response({"error": {"message": "not this picture", "code": said}}, status=said)
         if isinstance(said, bytes):
             return web.Response(body=said, content_type="application/json")
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        await asyncio.sleep(self.latency_s)
+        usage = {"prompt_tokens": number if self.counts else 5, "completion_tokens": 5, "total_tokens": 10}
         answer = {"id": "c", "object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
         return web.json_response(answer)
 
+    def _heard(self, body: Mapping[str, Any]) -> int:
+        self.asked.append(hashlib.sha256(json.dumps(body["messages"]).encode()).digest())
+        return len(self.asked)
+
 
 @contextmanager
-def scripted(says: Says) -> Iterator[Scripted]:
+def scripted(says: Says, *, latency_s: float = 0.0, counts: bool = False) -> Iterator[Scripted]:
     """On a loop of its own: commands have theirs."""
-    served, up, loop = Scripted(says), threading.Event(), asyncio.new_event_loop()
+    served, up, loop = Scripted(says, latency_s=latency_s, counts=counts), threading.Event(), asyncio.new_event_loop()
 
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=2**26)

@@ -16,7 +16,8 @@ Box = tuple[str, float, float]
 """Colour, and from when to when it is there, in seconds. A `small red` one is a quarter as high: the observer is less sure."""
 
 
-def film(path: Path, seconds: float, *boxes: Box) -> Path:
+def film(path: Path, seconds: float, *boxes: Box, ruled: bool = False) -> Path:
+    """`ruled`: at the top a line grows with time, so that no two pictures are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
@@ -24,7 +25,10 @@ def film(path: Path, seconds: float, *boxes: Box) -> Path:
         stream.time_base = Fraction(1, RATE)
         stream.options = {"preset": "ultrafast", "g": "20"}
         for number in range(round(seconds * RATE)):
-            frame = av.VideoFrame.from_ndarray(_picture(number / RATE, boxes), format="rgb24")
+            picture = _picture(number / RATE, boxes)
+            if ruled:
+                picture[:8, : round(WIDTH * number / (seconds * RATE))] = 250
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

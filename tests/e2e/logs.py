@@ -39,7 +39,7 @@ def records(name: str, stream: str, bus: str | None = None) -> list[Any]:
     return found
 
 
-def until(there: Callable[[Bus], Awaitable[bool]], *, within_s: float = 60) -> None:
+def until(there: Callable[[Bus], Awaitable[bool]], *, within_s: float = 120) -> None:
     """Back once it is so: other processes write it."""
 
     async def wait(log: Bus) -> None:
