@@ -17,6 +17,7 @@ from streamproc.video import sampling
 from streamproc.video.address import Address
 from streamproc.video.choice import Chosen
 from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.held import Held
 from streamproc.video.picture import Painter
 from streamproc.video.slices import Cuts, Slice
 from streamproc.video.windows import Cut, Picture
@@ -24,6 +25,8 @@ from streamproc.video.windows import Cut, Picture
 SLICE_S = 60.0
 BATCH = 32
 """Pictures of one answer, where a file is decoded in one go."""
+HELD = Held()
+"""Of the process that runs the jobs: slices of a file come to it one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class DecodeSlice:
 
     def run(self) -> Iterator[list[Picture]]:
         cut = self.cut
-        with opened(self.address, self.limits) as video:
+        with HELD.opened(self.address, self.limits) as video:
             painter = Painter(cut.sampling.look, video.stream.sample_aspect_ratio)
             frames = sampling.planned(video, cut.sampling.rule, self.part.chosen, self.part.stretches)
             yield [Picture(chosen, painter.jpeg(frame)) for chosen, frame in frames]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import select
 import signal
 import sys
 import time
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 HEAD = 8
 """Bytes before each message: its length."""
+HOLD_S = 5.0
+"""So long a file stays open for the next job."""
 BEAT_S = 1.0
 """While packets are read, something is said so often: a long file is no hang."""
 
 
 def main() -> None:
     from streamproc.video.container import PULSE
-    from streamproc.video.jobs import Job  # noqa: F401  # loaded before the first one comes
+    from streamproc.video.jobs import HELD  # with what jobs need, before the first one comes
 
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not speak in between
@@ -39,7 +42,11 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     voice = Voice(answers)
     PULSE.set(voice.beat)
-    while head := jobs.read(HEAD):
+    while True:
+        if not select.select([jobs], [], [], HOLD_S)[0]:
+            HELD.close()  # else a file that somebody deletes would go on taking its room
+        if not (head := jobs.read(HEAD)):
+            return
         job: Job = pickle.loads(jobs.read(int.from_bytes(head, "big")))
         try:
             for part in job.run():
