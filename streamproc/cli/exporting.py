@@ -156,7 +156,7 @@ def _files(found: Sequence[Landed], format_: Format, model: str | None) -> Itera
         rows = list(formats.clips(found, model))
         for row in rows:
             if row.lacks:
-                say(f"clip {row.clip.video}: {row.lacks}; its row says that nothing happens there")
+                say(f"clip {row.clip.video}: {row.lacks}; its row says of that what it says where nothing happens")
         yield "", submission.write(row.clip for row in rows)
 
 

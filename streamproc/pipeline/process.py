@@ -55,6 +55,7 @@ class Process:
                 backoff=self._backoff,
                 claims=self._claims,
                 tracing=self._tracing,
+                patient=any(other.has_joined for other in self.at_work),
             )
             self.services[plan.service] = service
             self.at_work.append(service)

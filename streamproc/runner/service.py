@@ -39,7 +39,9 @@ class Service:
         now: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         tracing: Tracing | None = None,
+        patient: bool = False,
     ) -> None:
+        """`patient`: an unreachable bus is waited for from the first, as the process has been at work on it already."""
         self.name, self.stage, self.bus = service, stage, bus
         self.shared = Shared(
             service,
@@ -54,19 +56,18 @@ class Service:
         self._claims = claims
         self._weights = weights or (lambda: [1] * bus.partitions)
         self.runners: dict[int, Runner] = {}
-        self.joined = self._was_joined = False
+        self.joined, self.has_joined = False, patient
+        """Now; ever."""
         self._membership: Membership | None = None
         self._draining = False
 
     async def run(self) -> None:
         """Until drained. At the start an unreachable bus is the caller's to know; later it is waited for."""
-        joined_before = False
         while True:
             try:
                 await self._member()
             except* Retryable as group:
-                joined_before |= self._was_joined
-                if not joined_before:
+                if not self.has_joined:
                     raise
                 log.warning("%s: %s. Joining again", self.name, group.exceptions[0])
             else:
@@ -76,12 +77,11 @@ class Service:
                 return
 
     async def _member(self) -> None:
-        self._was_joined = False
         bounds = self.shared.bounds
         async with self.bus.join(
             self.name, self.stage.reads, weights=self._weights, hand_over_s=bounds.hand_over_s + bounds.drain_s
         ) as membership:
-            self._membership, self.joined, self._was_joined = membership, True, True
+            self._membership, self.joined, self.has_joined = membership, True, True
             try:
                 if self._draining:
                     await membership.leave()
