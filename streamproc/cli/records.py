@@ -6,11 +6,12 @@ import asyncio
 import heapq
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from streamproc.cli.frame import say
+from streamproc.cli.frame import Patience, say
 from streamproc.cli.times import Time
 from streamproc.errors import Expired, StreamprocError
 from streamproc.topics import DLQ, Topic, topic
@@ -71,7 +72,8 @@ class Wanted:
 async def records(
     log: Bus, asked: Topic, parts: list[int], wanted: Wanted, *, last: int | None, follow: bool
 ) -> AsyncIterator[Stored]:
-    """By the time they landed, over all partitions; then what comes."""
+    """By the time they landed, over all partitions; then what comes, also from a bus that was away meanwhile."""
+    patience = Patience() if follow else nullcontext
     places: dict[int, int] = {}
     for p in parts:
         span = await log.span(asked.name, p)
@@ -87,7 +89,8 @@ async def records(
 
         async def head(p: int, heads: list[Any] = heads, waiting: dict[int, list[Stored]] = waiting) -> None:
             if not waiting[p]:
-                waiting[p] = (await _read(log, asked.name, p, places))[::-1]
+                with patience():
+                    waiting[p] = (await _read(log, asked.name, p, places))[::-1]
             if waiting[p]:
                 stored = waiting[p].pop()
                 heapq.heappush(heads, (stored.time_ms, p, stored.offset, stored))

@@ -69,19 +69,26 @@ def complete(stream: str) -> bool:
 
 
 def test_processes_that_are_up_wait_for_it_and_go_on(broker: brokers.Brokers, tmp_path: Path) -> None:
-    says = tmp_path / "up.out"
+    says, tailed = tmp_path / "up.out", tmp_path / "tail.out"
     with scripted(lambda _: NONE) as server:
         served(server.url)
         assert streamproc("sources", "add", "first", film(tmp_path / "first.mp4", 8), *LABELS).returncode == 0
-        with started("up", "--port", "0", "--workers", "1", out=says) as up:
+        with (
+            started("up", "--port", "0", "--workers", "1", out=says) as up,
+            started("topics", "tail", "windows", "--follow", "--json", out=tailed) as tail,
+        ):
             until(lambda: complete("first"), of=up, says=says)
+            until(lambda: b'"first"' in tailed.read_bytes(), of=tail, says=tailed)
             broker.stop(0)
             until(lambda: "Waiting for it" in says.read_text(), of=up, says=says)
+            until(lambda: b"Waiting for it" in tailed.read_bytes(), of=tail, says=tailed)
             broker.start(0)
             assert streamproc("sources", "add", "second", film(tmp_path / "second.mp4", 8), *LABELS).returncode == 0
             until(lambda: complete("second"), of=up, says=says)
-            up.terminate()
-            up.wait(timeout=120)
+            until(lambda: b'"second"' in tailed.read_bytes(), of=tail, says=tailed)
+            for process in (up, tail):
+                process.terminate()
+                process.wait(timeout=120)
     assert says.read_text().count("Waiting for it") == 1
 
 
