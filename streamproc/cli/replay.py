@@ -270,7 +270,7 @@ async def _forecast(told: Settings, wishes: Wishes, archive: Archive, replays: S
         line(f"{found.stream}: {_told(one)}")
         expired = f", {found.expired:,} have expired" if found.expired else ""
         cost = f", ${found.money:.2f}" if prices else ""
-        line(f"{found.windows:,} windows are left{expired}; about {found.calls:,} calls, {found.tokens:,} tokens{cost}")
+        line(f"windows left: {found.windows:,}{expired}; about {found.calls:,} calls, {found.tokens:,} tokens{cost}")
         if found.unknown:
             line(f"what {', '.join(found.unknown)} will read is not known: nothing like it was asked before")
     return Code.DONE

@@ -249,7 +249,7 @@ def _show_outcome(said: dict[str, Any]) -> None:
         call = [
             f"read: {said.get('how') or 'whole'}",
             f"prompt {said.get('prompt')}",
-            f"{said.get('attempts')} attempts",
+            f"attempt {said.get('attempts')}",
             f"{seconds.get('queued', 0):g} s queued, {seconds.get('served', 0):g} s served",
             f"{tokens.get('in', 0)} tokens in, {tokens.get('out', 0)} out",
             f"landed {said['landed']}" + (f", {said['after_s']:g} s after its window" if "after_s" in said else ""),
