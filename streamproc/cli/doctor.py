@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ def doctor(
     bus: BusOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Test every hop from here: settings, bus, topics, services, endpoints, stores, disk, clocks, versions.
+    """Test every hop from here: settings, bus, topics, services, feeds, endpoints, stores, disk, clocks, versions.
 
     Exit code 0 where all is well, 4 where something does not answer, 1 where something else is wrong.
     """
@@ -75,6 +76,7 @@ async def _on_bus(told: Settings) -> tuple[list[Finding], dict[str, Source], dic
             found += await checkup.topics(log)
             owing = await checkup.owing(log, sources)
             found += await checkup.services(log, owing)
+            found += await checkup.feeds(log, sources, now=datetime.now(UTC))
             return found + await checkup.bus_clock(log), sources, owing
     except (Retryable, Fatal) as e:
         return [checkup.of_error("bus", e, remedy="Is it another program's, or of another version?")], {}, {}

@@ -26,7 +26,8 @@ from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Retryable, StreamprocError, Unreachable
 from streamproc.messages import Source
-from streamproc.pipeline import streams
+from streamproc.pipeline import standing, streams
+from streamproc.pipeline.parts import DECODE
 from streamproc.pipeline.progress import followed
 from streamproc.topics import deployment
 from streamproc.video import address
@@ -37,6 +38,8 @@ Verdict = Literal["ok", "note", "failed", "unreachable"]
 
 CLOCKS_DIFFER_S = 5.0
 """A Date header is cut to the second, and the answer is a while on its way."""
+QUIET_S = 30.0
+"""A camera that is away for a moment is back by then."""
 LITTLE_BYTES = 2**30
 """Free on a disk; some hours of windows."""
 PROOF = b"streamproc doctor"
@@ -129,6 +132,27 @@ async def services(bus: Bus, owing: Mapping[str, Sequence[str]]) -> list[Finding
             )
             continue
         found.append(Finding(f"service {service}", "ok", f"{len(members)} at work, all partitions held"))
+    return found
+
+
+async def feeds(bus: Bus, sources: Mapping[str, Source], *, now: datetime) -> list[Finding]:
+    """Pictures come from every feed that somebody decodes; nothing where there is none."""
+    live = [s for s in sources.values() if s.live and s.state == "active"]
+    if not live:
+        return []
+    async with followed(bus) as progress:
+        decoded = [s for s in await standing.of(bus, progress, live, now=now) if s.owner is not None]
+        silent = [(s, progress.of(s.source, DECODE).front_ms) for s in decoded if s.age_s is None or s.age_s > QUIET_S]
+    found = []
+    for one, front_ms in silent:
+        seen = f"its last picture is {one.age_s:.0f} s old" if one.age_s else "no picture among its last windows"
+        begins = one.age_s is None and front_ms < QUIET_S * 1000
+        remedy = (
+            f"Does {address.redact(one.source.uri)} answer, seen from {one.owner}? The log there says what it meets"
+        )
+        found.append(Finding(f"feed {one.source.stream}", "note" if begins else "failed", seen, remedy))
+    if coming := len(decoded) - len(silent):
+        found.append(Finding("feeds", "ok", f"pictures come from {coming} of {len(live)}"))
     return found
 
 
