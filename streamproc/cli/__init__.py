@@ -5,11 +5,14 @@ A room imports what is heavy inside its commands, so that `streamproc --help` an
 
 from __future__ import annotations
 
+import logging
+import os
 import pkgutil
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -64,4 +67,13 @@ def main() -> None:
         app = build()
     except KeyboardInterrupt:
         sys.exit(frame.Code.INTERRUPTED)
-    sys.exit(frame.exit_code(app, sys.argv[1:]))
+    _leave(frame.exit_code(app, sys.argv[1:]))
+
+
+def _leave(code: int) -> NoReturn:
+    """At once: everything has been closed, and taking apart what was loaded would take a third of a second."""
+    logging.shutdown()
+    for file in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            file.flush()
+    os._exit(code)

@@ -23,6 +23,8 @@ NEAR = 1.03
 """More slices are better where they cost no more than this: the first comes sooner, and a worker that is slow takes fewer."""
 SLACK = 0.25
 """A slice may be so much shorter or longer than the others, to end where a GOP does."""
+SOON_S = 20
+"""The first slice of a long file: whoever looks at its opening waits for no more."""
 UNCUT = 1.5
 """Slices that would decode so many times what one pass does are not made: a file with one key frame, say."""
 
@@ -57,7 +59,15 @@ class Cuts:
         slices = next(each for each, end in zip(cuttings, ends, strict=True) if end <= NEAR * min(ends))
         if sum(map(_packets, slices)) > UNCUT * len(self.table.pts):
             return (self._slice(first, until),), True
-        return slices, False
+        return self._sooner(slices) if len(slices) > ROUNDS * workers else slices, False
+
+    def _sooner(self, slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+        """The first of many in two."""
+        head, soon = slices[0], self._windows(SOON_S)
+        if head.until - head.begin < 2 * soon:
+            return slices
+        at = self._near(head.begin, soon, soon * 2)
+        return self._slice(head.begin, at), self._slice(at, head.until), *slices[1:]
 
     def _counts(self, first: int, until: int, slice_s: float, workers: int) -> Iterator[int]:
         """How many slices there might be, the most first; a long file ends in a round of all workers."""

@@ -77,6 +77,13 @@ def test_a_long_file_is_cut_where_gops_end_and_nothing_is_decoded_twice() -> Non
     assert packets(slices) == 3000 * 25 - 24 * 250, "of each GOP all up to the last frame wanted"
 
 
+def test_a_long_file_begins_with_a_short_slice() -> None:
+    slices, _ = sliced(3000, 50, APART, workers=2)
+    lengths_s = [int((each.until - each.begin) * APART.step_s) for each in slices]
+    assert lengths_s[0] == 20, "whoever looks at the opening waits for no more"
+    assert lengths_s[0] + lengths_s[1] == max(lengths_s) == 60
+
+
 def test_a_slice_for_each_worker_ends_at_the_same_time() -> None:
     slices, _ = sliced(300, 25, APART, workers=4)
     lengths = [each.until - each.begin for each in slices]
