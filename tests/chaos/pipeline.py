@@ -31,7 +31,7 @@ from streamproc.errors import Retryable
 from streamproc.messages import Source
 from streamproc.pipeline import job, streams
 from streamproc.pipeline.streams import Wanted
-from streamproc.topics import deployment
+from streamproc.topics import deployment, partition_of
 from streamproc.video.recipe import grid_of
 from tests import brokers
 from tests.chaos.pipeline_check import Findings, check
@@ -72,8 +72,9 @@ class Fault:
 
     what: str
     over_at: float
-    waits: dict[tuple[str, str], int]
-    """(service, stream) that had something to do → what it had accounted for."""
+    waits: dict[tuple[str, int], int]
+    """(service, partition) that had something to do → what it had accounted for. Streams of a partition stand behind each
+    other: that nothing comes of one of them says nothing."""
 
 
 @dataclass
@@ -173,23 +174,27 @@ class Storm:
         self._fault("a broker's restart", self.heard.services)
 
     def _fault(self, what: str, services: Sequence[str]) -> None:
-        waits = {
-            (service, source.stream): self.heard.total(source, service)
-            for source in self._under_way()
-            for service in services
-            if self.heard.has_work(source, service)
-        }
+        places = [(service, partition) for service in services for partition in range(PARTITIONS)]
+        waits = {place: self._done(*place) for place in places if self._has_work(*place)}
         self.waiting.append(Fault(what, time.monotonic(), waits))
+
+    def _there(self, partition: int) -> list[Source]:
+        return [s for s in self.sources.values() if partition_of(s.stream, PARTITIONS) == partition]
+
+    def _done(self, service: str, partition: int) -> int:
+        return sum(self.heard.total(source, service) for source in self._there(partition))
+
+    def _has_work(self, service: str, partition: int) -> bool:
+        return any(self.heard.has_work(source, service) for source in self._there(partition))
 
     def _recovered(self) -> None:
         now = time.monotonic()
         if self._background:
             self.calm_at = now
         for fault in list(self.waiting):
-            for (service, stream), before in list(fault.waits.items()):
-                source = self.sources[stream]
-                if self.heard.total(source, service) > before or not self.heard.has_work(source, service):
-                    del fault.waits[service, stream]
+            for place, before in list(fault.waits.items()):
+                if self._done(*place) > before or not self._has_work(*place):
+                    del fault.waits[place]
             took_s = now - max(fault.over_at, self.calm_at)
             if fault.waits and took_s <= RECOVERS_S:
                 continue

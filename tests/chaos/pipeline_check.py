@@ -37,6 +37,7 @@ from tests.chaos.pipeline_truth import (
     DESCRIBE,
     DETECT,
     LOCATE,
+    NONSENSE,
     REFUSED,
     STEP_MS,
     Asked,
@@ -172,6 +173,8 @@ class _Stream:
                 return right and seen == (wanted if record.outcome == "done" else None)
             case Incident():
                 table = self.table(record.index)
+                if table and Asked(LOCATE, self.stream, table).manner == NONSENSE:  # nobody votes: it is the first
+                    return (record.outcome, record.reason, record.votes) == ("done", "unreadable", 0)
                 return self._answered(record, LOCATE, table) if table else record.outcome != "done"
             case Description():
                 return self._described(record)
