@@ -28,12 +28,13 @@ class HourState(Struct, array_like=True, frozen=True):
     taken: Pairs
     ended: int | None
     settled: int
+    end_ms: int = 0
 
 
 class Hour:
     """One hour of one sequence."""
 
-    __slots__ = ("by_outcome", "count", "hour", "taken")
+    __slots__ = ("by_outcome", "count", "end_ms", "hour", "taken")
 
     def __init__(self, hour: int, state: HourState | None = None) -> None:
         self.hour = hour
@@ -44,12 +45,13 @@ class Hour:
         }
         self.taken = Ranges(state.taken if state else ())
         self.count = state.ended if state else None
+        self.end_ms = state.end_ms if state else 0
+        """Of the stream, where its end was heard in this hour."""
 
     def state(self, settled: int) -> HourState:
         by = self.by_outcome
-        return HourState(
-            by["done"].pairs(), by["failed"].pairs(), by["skipped"].pairs(), self.taken.pairs(), self.count, settled
-        )
+        times = (by["done"].pairs(), by["failed"].pairs(), by["skipped"].pairs())
+        return HourState(*times, self.taken.pairs(), self.count, settled, self.end_ms)
 
 
 class Cover:
@@ -71,7 +73,7 @@ class Cover:
         self.hours[hour] = Hour(hour, state)
         self.settled = max(self.settled, state.settled)
         if state.ended is not None:
-            self.count = state.ended
+            self.count, self.end_ms = state.ended, state.end_ms
 
     def owes_from(self, first: int) -> None:
         """Numbers below `first` are nobody's business: the service was not named there."""
@@ -98,7 +100,7 @@ class Cover:
             self._hour(low).by_outcome[outcome].add(low, cut)
             low = cut
         if count is not None:
-            hour.count = count
+            hour.count, hour.end_ms = count, self.end_ms
 
     def _reach_the_end(self, last_ms: int) -> None:
         """The last window came before `ended`: what it accounts for reaches to the end of the stream."""

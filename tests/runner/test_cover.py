@@ -88,6 +88,17 @@ def test_an_hour_is_forgotten_only_when_every_number_before_the_next_is_taken() 
     assert cover.settled == HOUR
 
 
+def test_the_end_is_known_to_the_next_owner_and_the_last_window_reaches_no_further() -> None:
+    """A stream that is removed ends where its next window would begin, and its last one is longer than its step."""
+    before = covered((placed(0), "done"), (placed(2, count=2, end_ms=4000), "done"))
+    after = Cover("decode", "m", 0)
+    after.load(0, before.hours[0].state(before.settled))
+    after.add(placed(1), "done", toys.source("m", services=("detect.a",), count=10))
+    record = after.record("detect.a", 0)
+    assert record.done == ((0, 4000),)
+    assert (record.ended, record.count, record.missing) == (True, 2, ())
+
+
 def test_what_comes_before_a_service_was_named_is_not_waited_for() -> None:
     cover = Cover("decode", "m", 0)
     cover.owes_from(HOUR - 1)
