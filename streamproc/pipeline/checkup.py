@@ -145,7 +145,9 @@ async def feeds(bus: Bus, sources: Mapping[str, Source], *, now: datetime) -> li
         silent = [(s, progress.of(s.source, DECODE).front_ms) for s in decoded if s.age_s is None or s.age_s > QUIET_S]
     found = []
     for one, front_ms in silent:
-        seen = f"its last picture is {one.age_s:.0f} s old" if one.age_s else "no picture among its last windows"
+        seen = (
+            "no picture among its last windows" if one.age_s is None else f"its last picture is {one.age_s:.0f} s old"
+        )
         begins = one.age_s is None and front_ms < QUIET_S * 1000
         remedy = (
             f"Does {address.redact(one.source.uri)} answer, seen from {one.owner}? The log there says what it meets"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ def chosen(kind: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         bus = f"kafka://{brokers.shared()}"
         monkeypatch.setenv("STREAMPROC_TOPIC_PREFIX", f"test-{uuid4().hex[:8]}-")
     monkeypatch.setenv("STREAMPROC_BUS", bus)
+
+
+def copied(ran: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a bus on which something has run, once more: this test may do to it what it likes."""
+    shutil.copytree(ran, folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")
+    return folder
 
 
 def records(name: str, stream: str, bus: str | None = None) -> list[Any]:

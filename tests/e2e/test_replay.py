@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.messages import Event, Window
 from tests.e2e.films import film
-from tests.e2e.logs import records, until_some
+from tests.e2e.logs import copied, records, until_some
 
 LABELS = ("--set", "labels=red box, blue box")
 BOXES = (("red", 4.0, 9.0), ("blue", 14.0, 17.0), ("red", 24.0, 27.0))
@@ -45,11 +44,7 @@ def ran(match: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it."""
-    shutil.copytree(ran, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")
-    return tmp_path
+    return copied(ran, tmp_path, monkeypatch)
 
 
 def streamproc(*arguments: str | Path) -> int:

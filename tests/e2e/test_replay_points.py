@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from tests.e2e.films import film
-from tests.e2e.logs import records
+from tests.e2e.logs import copied, records
 
 BOXES = (("red", 4.0, 9.0), ("blue", 14.0, 17.0), ("red", 24.0, 27.0))
 TASK = """
@@ -60,11 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it."""
-    shutil.copytree(ran, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STREAMPROC_BUS", "embedded:./streamproc.db")
-    return tmp_path
+    return copied(ran, tmp_path, monkeypatch)
 
 
 def streamproc(*arguments: str | Path) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from streamproc.bus.contract import HAND_OVER_S
 from streamproc.errors import Unreachable
 from streamproc.messages import Detection, Window
 from streamproc.stage import Each, Look
@@ -30,17 +30,10 @@ class Away(MemoryBus):
         self.turns = list(turns)
 
     @asynccontextmanager
-    async def join(
-        self,
-        service: str,
-        topics: Sequence[str],
-        *,
-        weights: Callable[[], Sequence[int]],
-        hand_over_s: float = HAND_OVER_S,
-    ) -> AsyncIterator[MemoryMembership]:
+    async def join(self, *asked: Any, **how: Any) -> AsyncIterator[MemoryMembership]:
         if self.turns and not self.turns.pop(0):
             raise Unreachable("broker", "is away", remedy="Wait")
-        async with super().join(service, topics, weights=weights, hand_over_s=hand_over_s) as member:
+        async with super().join(*asked, **how) as member:
             yield member
 
 
