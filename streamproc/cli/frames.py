@@ -57,7 +57,7 @@ def frames(
     """
     from streamproc.video import address
     from streamproc.video.listing import Listing, Wish
-    from streamproc.video.picture import Look
+    from streamproc.video.look import Look
     from streamproc.video.sampling import Span
 
     span = Span(_time(from_) or _zero(), _time(to))

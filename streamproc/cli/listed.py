@@ -46,8 +46,8 @@ def _grid(task: Task, glanced: Rated | None) -> Grid:
 async def _looked_at(stream: str, uri: str) -> tuple[Found, Rated | None]:
     """What an address names, and a glance at its file where it is one."""
     from streamproc.video import address
-    from streamproc.video.container import Limits
-    from streamproc.video.glance import Glance
+    from streamproc.video.jobs import Glance
+    from streamproc.video.limits import Limits
     from streamproc.video.sources import found
     from streamproc.video.workers import Workers
 

@@ -62,10 +62,10 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams, *, soo
     from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.streams import Wanted
     from streamproc.video import address
-    from streamproc.video.container import Limits
     from streamproc.video.decode import survey
-    from streamproc.video.glance import Glance
-    from streamproc.video.picture import LARGEST, shown_size
+    from streamproc.video.jobs import Glance
+    from streamproc.video.limits import Limits
+    from streamproc.video.look import LARGEST, shown_size
     from streamproc.video.recipe import grid_of, sampling_of
     from streamproc.video.windows import Cut
 

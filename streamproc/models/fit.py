@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import simplejpeg
-
+from streamproc import jpeg
 from streamproc.models.failures import TooMuch
 from streamproc.models.prompt import Picture, Prompt, thinned
 
@@ -49,8 +47,7 @@ def fitted(prompt: Prompt, fit: Fit, *, answer_tokens: int) -> tuple[Prompt, tup
 
 def _picture_tokens(pictures: Sequence[Picture], fit: Fit) -> int | None:
     """Of the first: the pictures of a prompt have one size."""
-    height, width, *_ = simplejpeg.decode_jpeg_header(pictures[0].jpeg)
-    return fit.image_tokens(width, height)
+    return fit.image_tokens(*jpeg.size_of(pictures[0].jpeg))
 
 
 def halved(prompt: Prompt) -> Prompt:
@@ -58,7 +55,10 @@ def halved(prompt: Prompt) -> Prompt:
     return replace(prompt, pictures=tuple(replace(p, jpeg=_half(p.jpeg)) for p in prompt.pictures))
 
 
-def _half(jpeg: bytes) -> bytes:
-    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-    small = simplejpeg.decode_jpeg(jpeg, min_height=max(1, height // 2), min_width=max(1, width // 2), min_factor=2)
+def _half(data: bytes) -> bytes:
+    import numpy as np  # for the day on which a server runs out of memory
+    import simplejpeg
+
+    width, height = jpeg.size_of(data)
+    small = simplejpeg.decode_jpeg(data, min_height=max(1, height // 2), min_width=max(1, width // 2), min_factor=2)
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(small), quality=90))

@@ -9,9 +9,8 @@ from msgspec.structs import replace
 
 from streamproc.messages import Frame, Source
 from streamproc.stages.replay import Original, is_replay
-from streamproc.video.clip import Clipped
 from streamproc.video.footage import Footage
-from streamproc.video.pick import Reach
+from streamproc.video.jobs import Clipped, Reach
 
 
 class AnyFootage(Footage):

@@ -30,13 +30,12 @@ from streamproc.stage import Follow, Pace
 from streamproc.video import address
 from streamproc.video.address import Address
 from streamproc.video.choice import Every
-from streamproc.video.container import Limits
 from streamproc.video.decode import decode
 from streamproc.video.follow import Feed
-from streamproc.video.glance import Glance
-from streamproc.video.jobs import SLICE_S
+from streamproc.video.jobs import SLICE_S, Glance
 from streamproc.video.keep import Keep
 from streamproc.video.lag import BLOCK, Lag, left_out
+from streamproc.video.limits import Limits
 from streamproc.video.recipe import grid_of, sampling_of
 from streamproc.video.sources import Found
 from streamproc.video.watched import SETTLED_S, Watched

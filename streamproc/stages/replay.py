@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from streamproc.errors import Rejected
 from streamproc.messages import Record, Source, Window
 from streamproc.stage import Follow, Pace
-from streamproc.video.pick import UNREACHABLE
+from streamproc.video.keep import UNREACHABLE
 from streamproc.video.recipe import sampling_of
 from streamproc.video.recorded import Footage, again
 from streamproc.video.windows import UNREADABLE, Cut

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from av.video.stream import VideoStream
 
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.video import sampling
-from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Every
-from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.container import Opened, opened
+from streamproc.video.jobs import Clip, Clipped
 from streamproc.video.plan import plan
 from streamproc.video.table import Table
 
@@ -42,60 +41,39 @@ END_OF_SEQUENCE = bytes([36 << 1, 1])
 """Tells HEVC that what follows counts its pictures anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clipped:
-    """What a clip holds, in the time of the video."""
+def clip(job: Clip) -> Iterator[Clipped]:
+    if job.until_s <= job.from_s:
+        raise Misconfigured(f"a clip from {float(job.from_s):g} s to {float(job.until_s):g} s holds nothing")
+    part = job.path.with_name(f"{job.path.name}.part")
+    try:
+        with opened(job.address, job.limits) as video:
+            clipped = _clip(job, video, part)
+        part.rename(job.path)  # it is there whole, or it is not
+    finally:
+        part.unlink(missing_ok=True)
+    yield clipped
 
-    begin_s: Fraction
-    end_s: Fraction
-    """Of its last frame asked for."""
-    frames: int
-    coded: int
-    """How many of them were coded anew."""
 
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Job: frames with from_s ≤ time < until_s of a file, as an MP4. Answer: Clipped."""
-
-    address: Address
-    limits: Limits
-    from_s: Fraction
-    until_s: Fraction
-    path: Path
-
-    def run(self) -> Iterator[Clipped]:
-        if self.until_s <= self.from_s:
-            raise Misconfigured(f"a clip from {float(self.from_s):g} s to {float(self.until_s):g} s holds nothing")
-        part = self.path.with_name(f"{self.path.name}.part")
-        try:
-            with opened(self.address, self.limits) as video:
-                clipped = self._clip(video, part)
-            part.rename(self.path)  # it is there whole, or it is not
-        finally:
-            part.unlink(missing_ok=True)
-        yield clipped
-
-    def _clip(self, video: Opened, part: Path) -> Clipped:
-        name, table = video.address.shown, sampling.index(video)
-        if not table.regular:
-            raise Rejected(f"{name}: cannot be cut: {table.why}")
-        shown = table.shown()
-        pts = [table.pts[i] for i in shown]
-        a, b = (bisect_left(pts, t / table.time_base + pts[0]) for t in (self.from_s, self.until_s))
-        if a == b:
-            raise Rejected(f"{name}: it has no frame from {float(self.from_s):g} s to {float(self.until_s):g} s")
-        entry = _entry(video, table, pts[a])
-        copied = b if entry is None else min(b, bisect_left(pts, table.pts[entry]))
-        with av.open(str(part), "w", format="mp4") as out:
-            writer = _Writer(out, video, pts[a])
-            if copied > a:
-                delay = table.pts[entry] - table.seek[entry] if entry is not None and copied < b else 0
-                writer.code(video, table, shown[a:copied], delay)
-            if entry is not None and copied < b:
-                writer.copy(video, table, entry, max(shown[copied:b]), again=copied > a)
-        begin_s, end_s = ((pts[i] - pts[0]) * table.time_base for i in (a, b - 1))
-        return Clipped(begin_s, end_s, b - a, copied - a)
+def _clip(job: Clip, video: Opened, part: Path) -> Clipped:
+    name, table = video.address.shown, sampling.index(video)
+    if not table.regular:
+        raise Rejected(f"{name}: cannot be cut: {table.why}")
+    shown = table.shown()
+    pts = [table.pts[i] for i in shown]
+    a, b = (bisect_left(pts, t / table.time_base + pts[0]) for t in (job.from_s, job.until_s))
+    if a == b:
+        raise Rejected(f"{name}: it has no frame from {float(job.from_s):g} s to {float(job.until_s):g} s")
+    entry = _entry(video, table, pts[a])
+    copied = b if entry is None else min(b, bisect_left(pts, table.pts[entry]))
+    with av.open(str(part), "w", format="mp4") as out:
+        writer = _Writer(out, video, pts[a])
+        if copied > a:
+            delay = table.pts[entry] - table.seek[entry] if entry is not None and copied < b else 0
+            writer.code(video, table, shown[a:copied], delay)
+        if entry is not None and copied < b:
+            writer.copy(video, table, entry, max(shown[copied:b]), again=copied > a)
+    begin_s, end_s = ((pts[i] - pts[0]) * table.time_base for i in (a, b - 1))
+    return Clipped(begin_s, end_s, b - a, copied - a)
 
 
 def _entry(video: Opened, table: Table, first: int) -> int | None:

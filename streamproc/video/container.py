@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from streamproc.errors import Rejected, Retryable, StreamprocError, Unreachable
 from streamproc.video.address import Address
 from streamproc.video.bitstream import Bitstream, bitstream, never
+from streamproc.video.limits import Limits
 
 ATTACHED = Disposition.attached_pic
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
@@ -34,17 +35,6 @@ PULSE: ContextVar[Callable[[], None] | None] = ContextVar("pulse", default=None)
 """Told of each packet that is read, where a process wants to show that it lives."""
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # decoders talk about every damaged byte; we report what follows
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a file may ask of us."""
-
-    pixels: int = 8192 * 4352
-    duration_s: float = 48 * 3600
-    size_bytes: int = 512 * 2**30
-    open_s: float = 20
-    read_s: float = 20
 
 
 @dataclass(slots=True)

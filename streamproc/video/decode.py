@@ -18,10 +18,9 @@ from typing import Any
 from streamproc.errors import Rejected
 from streamproc.messages import Source, Window
 from streamproc.video.address import Address
-from streamproc.video.container import Limits
-from streamproc.video.jobs import SLICE_S, DecodeAll, DecodeSlice, Extent, Survey, Surveyed
+from streamproc.video.jobs import SLICE_S, DecodeAll, DecodeSlice, DecodeStack, Extent, Survey, Surveyed
+from streamproc.video.limits import Limits
 from streamproc.video.slices import Slice
-from streamproc.video.stack import DecodeStack
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import UNREADABLE, Cut, Picture, ended, gap, windows
 from streamproc.video.workers import Lost, Workers

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from math import floor
@@ -18,15 +17,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from streamproc.errors import Misconfigured
-from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Rate
-from streamproc.video.container import Clock, Limits, Opened, opened
-from streamproc.video.keep import Keep
+from streamproc.video.container import Clock, Opened, opened
+from streamproc.video.jobs import Dropped, ReadFeed
 from streamproc.video.needed import Needed
 from streamproc.video.picture import Painter
 from streamproc.video.recorder import Recorder
 from streamproc.video.streamtime import JUMP_S, StreamTime
-from streamproc.video.windows import Cut, Picture
+from streamproc.video.windows import Picture
 
 HELD = 256
 """Packets that are kept to be recorded until there is a picture; a feed that has none yet is not recorded."""
@@ -34,41 +32,19 @@ AT_ONCE_S = 0.005
 """A packet that comes sooner had been waiting for us."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """How a connection ended; each does."""
-
-    why: str
-    jumps: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFeed:
-    """Job: one connection. Answers: pictures as they become showable, then how it ended."""
-
-    address: Address
-    limits: Limits
-    cut: Cut
-    zero_s: float
-    """When stream time was 0, by the clock that all processes of a machine share."""
-    next_k: int
-    """The first sample nobody has."""
-    keep: Keep | None = None
-    """Where it is recorded."""
-
-    def run(self) -> Iterator[list[Picture] | Dropped]:
-        rule, began = self.cut.sampling.rule, monotonic()
-        if not isinstance(rule, Rate):
-            raise Misconfigured("a feed has no first frame to count from: it is sampled by a rate")
-        with opened(self.address, self.limits) as video:
-            painter = Painter(self.cut.sampling.look, video.stream.sample_aspect_ratio)
-            waiting, packets = _waiting(video, Fraction(monotonic() - began))
-            times = StreamTime(late_s=waiting, wanted_s=self.next_k / rule.per_s)
-            if self.keep:
-                packets = _recorded(Recorder(self.keep, video.stream), packets, times)
-            for chosen, frame in chosen_of(video, packets, times, rule, lambda: monotonic() - self.zero_s):
-                yield [Picture(chosen, painter.jpeg(frame))]
-            yield Dropped(video.damage or "the feed ended", times.jumps)
+def read_feed(job: ReadFeed) -> Iterator[list[Picture] | Dropped]:
+    rule, began = job.cut.sampling.rule, monotonic()
+    if not isinstance(rule, Rate):
+        raise Misconfigured("a feed has no first frame to count from: it is sampled by a rate")
+    with opened(job.address, job.limits) as video:
+        painter = Painter(job.cut.sampling.look, video.stream.sample_aspect_ratio)
+        waiting, packets = _waiting(video, Fraction(monotonic() - began))
+        times = StreamTime(late_s=waiting, wanted_s=job.next_k / rule.per_s)
+        if job.keep:
+            packets = _recorded(Recorder(job.keep, video.stream), packets, times)
+        for chosen, frame in chosen_of(video, packets, times, rule, lambda: monotonic() - job.zero_s):
+            yield [Picture(chosen, painter.jpeg(frame))]
+        yield Dropped(video.damage or "the feed ended", times.jumps)
 
 
 def chosen_of(

@@ -18,10 +18,10 @@ from random import Random
 from streamproc.errors import Rejected, Retryable
 from streamproc.messages import Source
 from streamproc.video.address import Address
-from streamproc.video.container import Limits
 from streamproc.video.decode import Step, made, whole
-from streamproc.video.feed import Dropped, ReadFeed
+from streamproc.video.jobs import Dropped, ReadFeed
 from streamproc.video.keep import Keep
+from streamproc.video.limits import Limits
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import Cut, Picture
 from streamproc.video.workers import Workers

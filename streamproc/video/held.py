@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from streamproc.video.address import Address
-from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.container import Opened, opened
+from streamproc.video.limits import Limits
 
 Mark = tuple[Hashable, ...]
 

@@ -1,7 +1,10 @@
-"""What a worker process is asked to do, and what it answers. All of it plain data; the worker runs it, nobody else.
+"""What a worker process is asked to do, and what it answers: plain data, which whoever asks can make without FFmpeg.
 
-A job is answered by any number of parts and one end. A file is surveyed once; then its slices are jobs of their own,
-for any worker. A file that cannot be cut (its packets do not tell what is shown) is one job, answered as it goes.
+A job is answered by any number of parts and one end. What is done with it stands in modules that only a worker imports, since
+FFmpeg and numpy are a quarter of a second and forty megabytes to whoever loads them.
+
+A file is surveyed once; then its slices are jobs of their own, for any worker. A file that cannot be cut (its packets do not
+tell what is shown) is one job, answered as it goes.
 """
 
 from __future__ import annotations
@@ -9,24 +12,50 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol
 
-from av.video.frame import VideoFrame
-
-from streamproc.video import sampling
+from streamproc.messages import Frame
 from streamproc.video.address import Address
-from streamproc.video.choice import Chosen
-from streamproc.video.container import Limits, Opened, opened
-from streamproc.video.held import Held
-from streamproc.video.picture import Painter
-from streamproc.video.slices import Cuts, Slice
+from streamproc.video.keep import Keep
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
+from streamproc.video.slices import Slice
 from streamproc.video.windows import Cut, Picture
 
 SLICE_S = 60.0
-BATCH = 32
-"""Pictures of one answer, where a file is decoded in one go."""
-HELD = Held()
-"""Of the process that runs the jobs: slices of a file come to it one after the other."""
+
+
+class Job(Protocol):
+    """Whatever a worker can run."""
+
+    def run(self) -> Iterator[Any]: ...
+
+
+# whole streams ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Glanced:
+    rate: Fraction | None
+    """Frames a second, on average."""
+    duration_s: Fraction | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a file says of itself at its beginning: enough to lay a grid and to tell how long it will take. Reads no pictures,
+    and is believed nowhere else: decoding finds out what is really there. Answer: Glanced."""
+
+    address: Address
+    limits: Limits
+
+    def run(self) -> Iterator[Glanced]:
+        from streamproc.video.slicing import glance
+
+        return glance(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +72,15 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed:
+    extent: Extent | None
+    """None: only decoding can tell."""
+    slices: tuple[Slice, ...]
+    at_once: bool = False
+    """One slice, and no answer should hold all of its pictures."""
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """Read the packets and cut the file into slices. Answer: Surveyed."""
 
@@ -55,26 +93,9 @@ class Survey:
     """How many will share the slices."""
 
     def run(self) -> Iterator[Surveyed]:
-        cut = self.cut
-        with opened(self.address, self.limits) as video:
-            table = sampling.index(video)
-            if not table.regular:
-                yield Surveyed(None, ())
-                return
-            found = sampling.wanted(table, cut.sampling.rule)
-            extent = _extent(video, cut, len(found), table.shown_s)
-            cuts = Cuts(cut, table, found)
-            slices, at_once = cuts.slices(self.begin, extent.count, slice_s=self.slice_s, workers=self.workers)
-            yield Surveyed(extent, slices, at_once)
+        from streamproc.video.slicing import survey
 
-
-@dataclass(frozen=True, slots=True)
-class Surveyed:
-    extent: Extent | None
-    """None: only decoding can tell."""
-    slices: tuple[Slice, ...]
-    at_once: bool = False
-    """One slice, and no answer should hold all of its pictures."""
+        return survey(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +108,9 @@ class DecodeSlice:
     part: Slice
 
     def run(self) -> Iterator[list[Picture]]:
-        cut = self.cut
-        with HELD.opened(self.address, self.limits) as video:
-            painter = Painter(cut.sampling.look, video.stream.sample_aspect_ratio)
-            frames = sampling.planned(video, cut.sampling.rule, self.part.chosen, self.part.stretches)
-            yield [Picture(chosen, painter.jpeg(frame)) for chosen, frame in frames]
+        from streamproc.video.slicing import decode_slice
+
+        return decode_slice(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,41 +126,164 @@ class DecodeAll:
     """Where a survey could plan, but its slices would decode the same packets again and again."""
 
     def run(self) -> Iterator[list[Picture] | Extent]:
-        cut = self.cut
-        with opened(self.address, self.limits) as video:
-            painter = Painter(cut.sampling.look, video.stream.sample_aspect_ratio)
-            first, _ = cut.samples(self.begin, self.begin + 1)
-            if self.part:
-                frames = sampling.planned(video, cut.sampling.rule, self.part.chosen, self.part.stretches)
-                yield from _batches(painter, ((chosen, frame) for chosen, frame in frames if chosen.k >= first))
-                return
-            count = sampling.Count()
-            every = sampling.sequential(video, cut.sampling.rule, count=count)
-            yield from _batches(painter, ((chosen, frame) for chosen, frame in every if chosen.k >= first))
-            yield _extent(video, cut, count.samples, count.ticks * video.time_base)
+        from streamproc.video.slicing import decode_all
+
+        return decode_all(self)
 
 
-class Job(Protocol):
-    """Whatever a worker can run."""
+@dataclass(frozen=True, slots=True)
+class DecodeStack:
+    """A pair from window `begin` on. Answers: pictures, some at a time, then the Extent."""
 
-    def run(self) -> Iterator[Any]: ...
+    address: Address
+    limits: Limits
+    cut: Cut
+    begin: int
 
+    def run(self) -> Iterator[list[Picture] | Extent]:
+        from streamproc.video.stack import decode_stack
 
-def _batches(painter: Painter, frames: Iterator[tuple[Chosen, VideoFrame]]) -> Iterator[list[Picture]]:
-    """A frame is painted before the next is decoded: a decoder has few to give away."""
-    batch: list[Picture] = []
-    for chosen, frame in frames:
-        batch.append(Picture(chosen, painter.jpeg(frame)))
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        return decode_stack(self)
 
 
-def _extent(video: Opened, cut: Cut, samples: int, shown_s: Fraction) -> Extent:
-    end_s = cut.end_s(samples, shown_s)
-    count, declared = cut.count(end_s), 0
-    if (said_s := video.declared_s) is not None and said_s - shown_s > max(Fraction(1), cut.sampling.step_s):
-        declared = cut.count(said_s)
-    return Extent(end_s, count, max(count, declared), video.damage)
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How a connection ended; each does."""
+
+    why: str
+    jumps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFeed:
+    """One connection. Answers: pictures as they become showable, then how it ended."""
+
+    address: Address
+    limits: Limits
+    cut: Cut
+    zero_s: float
+    """When stream time was 0, by the clock that all processes of a machine share."""
+    next_k: int
+    """The first sample nobody has."""
+    keep: Keep | None = None
+    """Where it is recorded."""
+
+    def run(self) -> Iterator[list[Picture] | Dropped]:
+        from streamproc.video.feed import read_feed
+
+        return read_feed(self)
+
+
+# out of what is there: single pictures, and stretches ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which pictures there are of a stream."""
+
+    begin_s: float
+    end_s: float
+    rate: float
+    """Frames a second, on the whole."""
+    frames: int | None = None
+    """How many, where they have numbers: in files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How many frames a file shows; of a pair, those that both have. Answer: Reach."""
+
+    address: Address
+    limits: Limits
+
+    def run(self) -> Iterator[Reach]:
+        from streamproc.video.picking import measure
+
+        return measure(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The frames of these numbers, from 1, in shown order; numbers that the file does not have are left out. Answer: a list."""
+
+    address: Address
+    limits: Limits
+    numbers: frozenset[int]
+    look: Look
+
+    def run(self) -> Iterator[list[Frame]]:
+        from streamproc.video.picking import pick
+
+        return pick(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """From when to when a recording goes. Answer: Reach, or None where there is none."""
+
+    keep: Keep
+    limits: Limits
+
+    def run(self) -> Iterator[Reach | None]:
+        from streamproc.video.playback import extents
+
+        return extents(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PickTimes:
+    """The first frame at or after each of these times, out of a recording. Answer: a list; what is not there is left out."""
+
+    keep: Keep
+    limits: Limits
+    times_s: tuple[Fraction, ...]
+    look: Look
+
+    def run(self) -> Iterator[list[Frame]]:
+        from streamproc.video.playback import pick_times
+
+        return pick_times(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Clipped:
+    """What a clip holds, in the time of the video."""
+
+    begin_s: Fraction
+    end_s: Fraction
+    """Of its last frame asked for."""
+    frames: int
+    coded: int
+    """How many of them were coded anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames with from_s ≤ time < until_s of a file, as an MP4. Answer: Clipped."""
+
+    address: Address
+    limits: Limits
+    from_s: Fraction
+    until_s: Fraction
+    path: Path
+
+    def run(self) -> Iterator[Clipped]:
+        from streamproc.video.clip import clip
+
+        return clip(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecording:
+    """The same as Clip, of a recording. Where nothing was recorded for a while the picture before stands."""
+
+    keep: Keep
+    limits: Limits
+    from_s: Fraction
+    until_s: Fraction
+    path: Path
+
+    def run(self) -> Iterator[Clipped]:
+        from streamproc.video.playback import clip_recording
+
+        return clip_recording(self)

@@ -14,15 +14,19 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Source
 from streamproc.video import address
 from streamproc.video.bucket import Bucket
-from streamproc.video.pick import UNREACHABLE
 
 HOURS = 24.0
+NEAR_S = Fraction(1, 1000)
+"""Times of frames are told in whole ms: a frame so much before the time asked for is the one that is meant."""
+UNREACHABLE: Final = "footage-unreachable"
+"""Why there is no picture, where there was one or might have been."""
 
 
 @dataclass(frozen=True, slots=True)

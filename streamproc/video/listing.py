@@ -19,12 +19,15 @@ from streamproc.errors import Rejected
 from streamproc.video import sampling
 from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Rate, Rule
-from streamproc.video.container import Limits, Opened, opened
-from streamproc.video.jobs import BATCH, SLICE_S
-from streamproc.video.picture import Jpeg, Look, Painter
+from streamproc.video.container import Opened, opened
+from streamproc.video.jobs import SLICE_S
+from streamproc.video.limits import Limits
+from streamproc.video.look import Jpeg, Look
+from streamproc.video.picture import Painter
 from streamproc.video.picture import digest as md5
 from streamproc.video.sampling import Span
 from streamproc.video.slices import Cuts, Slice
+from streamproc.video.slicing import BATCH
 from streamproc.video.table import Table
 from streamproc.video.tasks import ending_together
 from streamproc.video.windows import Cut, Sampling

@@ -18,39 +18,12 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamproc.errors import Misconfigured
+from streamproc.video.look import Jpeg, Look, shown_size
 
 UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED. ffmpeg reads such pictures as ITU-R 601, which is also what a JPEG is, so they pass as they are."""
 
-LARGEST = 65500
-"""Pixels of a JPEG's longer side."""
-STRANGE = 16
-"""A pixel so many times as wide as high, or as high as wide, is a damaged header's, and taken for square."""
-
 Plane = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How pictures are shown."""
-
-    longest: int | None = None
-    """Pixels of the longer side at most; None: as large as they are."""
-    quality: int = 90
-
-    def __post_init__(self) -> None:
-        if self.longest is not None and not 16 <= self.longest <= LARGEST:
-            raise Misconfigured(f"longest side {self.longest}: 16 to {LARGEST} pixels can be asked for")
-        if not 1 <= self.quality <= 100:
-            raise Misconfigured(f"JPEG quality {self.quality}: 1 to 100 can be asked for")
-
-
-@dataclass(frozen=True, slots=True)
-class Jpeg:
-    data: bytes
-    width: int
-    height: int
 
 
 class Painter:
@@ -92,13 +65,6 @@ def encoded(planes: tuple[Plane, Plane, Plane], quality: int) -> Jpeg:
     y, u, v = planes
     data = simplejpeg.encode_jpeg_yuv_planes(_even(y), u, v, quality=quality)
     return Jpeg(data, y.shape[1], y.shape[0])
-
-
-def shown_size(width: int, height: int, aspect: Fraction, longest: int | None) -> tuple[int, int]:
-    """With square pixels, and no side longer than asked; nothing is made larger than it is, but for its pixels' shape."""
-    wide = width * aspect if Fraction(1, STRANGE) <= aspect <= STRANGE else Fraction(width)
-    scale = min(Fraction(1), (longest or LARGEST) / max(wide, Fraction(height)))
-    return max(1, round(wide * scale)), max(1, round(height * scale))
 
 
 @dataclass(frozen=True, slots=True)

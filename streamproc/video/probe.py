@@ -12,9 +12,11 @@ from itertools import pairwise
 
 from streamproc.video import sampling
 from streamproc.video.address import Address
-from streamproc.video.container import Limits, Opened, opened
+from streamproc.video.container import Opened, opened
 from streamproc.video.decoding import decode_all
-from streamproc.video.picture import Turn, shown_size
+from streamproc.video.limits import Limits
+from streamproc.video.look import shown_size
+from streamproc.video.picture import Turn
 from streamproc.video.table import Table
 
 

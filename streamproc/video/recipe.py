@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from streamproc.errors import Misconfigured
 from streamproc.messages import Grid
 from streamproc.video.choice import Every, Rate, Rule
-from streamproc.video.picture import Look
+from streamproc.video.look import Look
 from streamproc.video.windows import Sampling
 
 ROOT = "decode"

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-import simplejpeg
 from msgspec.structs import replace
 
+from streamproc import jpeg
 from streamproc.errors import Rejected
 from streamproc.messages import Frame, Source, Window
 from streamproc.video.choice import Chosen
-from streamproc.video.footage import NEAR_S
-from streamproc.video.pick import Reach
-from streamproc.video.picture import Jpeg
+from streamproc.video.jobs import Reach
+from streamproc.video.keep import NEAR_S
+from streamproc.video.look import Jpeg
 from streamproc.video.windows import Cut, Picture, windows
 
 
@@ -50,7 +50,7 @@ def _pictures(cut: Cut, frames: Sequence[Frame]) -> Mapping[int, Picture]:
     for frame in frames:
         time_s = Fraction(frame.t_ms, 1000)
         k = (time_s + NEAR_S) // cut.sampling.sample_s
-        height, width, _, _ = simplejpeg.decode_jpeg_header(frame.jpeg)
+        width, height = jpeg.size_of(frame.jpeg)
         chosen = Chosen(k, k * cut.sampling.sample_s, 0, 0, time_s)
         found.setdefault(k, Picture(chosen, Jpeg(frame.jpeg, width, height)))
     return found

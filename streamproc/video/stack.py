@@ -7,51 +7,42 @@ the pair.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from streamproc.video import sampling
-from streamproc.video.address import Address
 from streamproc.video.choice import Chosen, Rule
-from streamproc.video.container import Limits, Opened, opened
-from streamproc.video.jobs import BATCH, Extent
-from streamproc.video.picture import Jpeg, Look, Painter, encoded, shown_size
+from streamproc.video.container import Opened, opened
+from streamproc.video.jobs import DecodeStack, Extent
+from streamproc.video.look import Jpeg, Look, shown_size
+from streamproc.video.picture import Painter, encoded
 from streamproc.video.plan import plan
+from streamproc.video.slicing import BATCH
 from streamproc.video.windows import Cut, Picture
 
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeStack:
-    """Job: a pair from window `begin` on. Answers: pictures, some at a time, then the Extent."""
-
-    address: Address
-    limits: Limits
-    cut: Cut
-    begin: int
-
-    def run(self) -> Iterator[list[Picture] | Extent]:
-        cut, batch, count = self.cut, list[Picture](), 0
-        assert self.address.under, "this is for pairs"
-        first, _ = cut.samples(self.begin, self.begin + 1)
-        with opened(self.address, self.limits) as top, opened(self.address.under, self.limits) as bottom:
-            halves = (Half(top, cut.sampling.rule), Half(bottom, cut.sampling.rule))
-            stacker = Stacker(cut.sampling.look, (top, bottom))
-            for chosen, above, below in paired(*halves):
-                count = chosen.k + 1
-                if chosen.k < first:
-                    continue
-                batch.append(Picture(chosen, stacker.jpeg(above, below)))
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
-            if batch:
+def decode_stack(job: DecodeStack) -> Iterator[list[Picture] | Extent]:
+    cut, batch, count = job.cut, list[Picture](), 0
+    assert job.address.under, "this is for pairs"
+    first, _ = cut.samples(job.begin, job.begin + 1)
+    with opened(job.address, job.limits) as top, opened(job.address.under, job.limits) as bottom:
+        halves = (Half(top, cut.sampling.rule), Half(bottom, cut.sampling.rule))
+        stacker = Stacker(cut.sampling.look, (top, bottom))
+        for chosen, above, below in paired(*halves):
+            count = chosen.k + 1
+            if chosen.k < first:
+                continue
+            batch.append(Picture(chosen, stacker.jpeg(above, below)))
+            if len(batch) == BATCH:
                 yield batch
-            yield _extent(cut, count, halves)
+                batch = []
+        if batch:
+            yield batch
+        yield _extent(cut, count, halves)
 
 
 class Half:
@@ -120,8 +111,10 @@ def stacked(top: Size, bottom: Size, longest: int | None) -> tuple[Size, Size]:
     width = min(top[0], bottom[0])
     heights = [Fraction(height * width, wide) for wide, height in (top, bottom)]
     scale = min(Fraction(1), longest / max(Fraction(width), sum(heights, Fraction(0)))) if longest else Fraction(1)
-    wide = _even(width * scale)
-    return (wide, _even(heights[0] * scale)), (wide, _even(heights[1] * scale))
+    wide, high, low = (_even(side * scale) for side in (Fraction(width), *heights))
+    if longest:  # where one was made higher than it is, to have two lines, the other makes room
+        high, low = min(high, _even(Fraction(longest - low))), min(low, _even(Fraction(longest - high)))
+    return (wide, high), (wide, low)
 
 
 def _even(side: Fraction) -> int:

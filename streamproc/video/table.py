@@ -11,9 +11,10 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from streamproc.video.container import Opened
+if TYPE_CHECKING:
+    from streamproc.video.container import Opened
 
 
 class Mark(NamedTuple):

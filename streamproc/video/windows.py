@@ -15,7 +15,7 @@ from typing import Any
 from streamproc.errors import Misconfigured
 from streamproc.messages import Frame, Grid, Outcome, Source, Window
 from streamproc.video.choice import Chosen, Every, Rate, Rule
-from streamproc.video.picture import Jpeg, Look
+from streamproc.video.look import Jpeg, Look
 
 UNREADABLE = "unreadable"
 MISSING = "missing"

@@ -32,7 +32,7 @@ BEAT_S = 1.0
 
 def main() -> None:
     from streamproc.video.container import PULSE
-    from streamproc.video.jobs import HELD  # with what jobs need, before the first one comes
+    from streamproc.video.slicing import HELD  # with what jobs need, before the first one comes
 
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not speak in between

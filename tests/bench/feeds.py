@@ -26,7 +26,7 @@ from streamproc.messages import Window
 from streamproc.video import address
 from streamproc.video.choice import Rate
 from streamproc.video.follow import Feed
-from streamproc.video.picture import Look
+from streamproc.video.look import Look
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers
 from tests.bench.video import _source

@@ -21,7 +21,7 @@ import orjson
 from streamproc.video import address
 from streamproc.video.choice import Rate
 from streamproc.video.decode import decode
-from streamproc.video.picture import Look
+from streamproc.video.look import Look
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers
 from tests.bench import _people

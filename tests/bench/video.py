@@ -24,10 +24,11 @@ from statistics import median
 from streamproc.messages import Grid, Source
 from streamproc.video import address, sampling
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
 from streamproc.video.decode import decode
 from streamproc.video.decoding import decode as decode_stretches
-from streamproc.video.picture import Look
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
 from streamproc.video.plan import plan
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers

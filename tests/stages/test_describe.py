@@ -39,7 +39,8 @@ from streamproc.runner.look import source_key
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
 from streamproc.stages.describe.stage import NOT_CLOSED, UNREADABLE, Describe, Options
-from streamproc.video.pick import UNREACHABLE, Reach
+from streamproc.video.jobs import Reach
+from streamproc.video.keep import UNREACHABLE
 from tests.models.corpus.fuzz import strings
 from tests.runner.rig import Rig, told
 from tests.sim import toys

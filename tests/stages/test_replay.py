@@ -15,8 +15,8 @@ from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Frame, Grid, Source, Window
 from streamproc.stages.decode import Decode
 from streamproc.stages.replay import Original, Replay
+from streamproc.video.jobs import Reach
 from streamproc.video.lag import Lag, left_out
-from streamproc.video.pick import Reach
 from streamproc.video.workers import Workers
 from tests.stages.rig import READER, Reader, Rig, ended, in_order
 from tests.video.files import SLOW, Kind

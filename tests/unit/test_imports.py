@@ -29,9 +29,10 @@ SEES: dict[str, frozenset[str]] = {
     "topics": frozenset({"errors", "ranges", "messages"}),
     "wire": BASE - {"wire"},
     "objectstore": frozenset({"errors"}),
+    "jpeg": frozenset(),
     "bus": BASE | {"objectstore"},
-    "video": BASE | {"objectstore"},
-    "models": BASE,
+    "video": BASE | {"objectstore", "jpeg"},
+    "models": BASE | {"jpeg"},
     "formats": BASE,
     "score": BASE,
     "stage": PICTURES_AND_MODELS,
@@ -224,19 +225,24 @@ def test_who_calls_no_model_does_not_wait_for_the_client_of_the_models(tmp_path:
     assert not CLIENT & set(told.stdout.splitlines()[-1].split()), told.stderr
 
 
-def test_a_stage_that_asks_models_does_without_what_decodes_pictures() -> None:
-    asking = ("asking", "caption", "context", "dedup", "detect", "form", "locate")
+DECODING = {"av", "numpy", "simplejpeg"}
+"""A quarter of a second of every start, and forty megabytes of every process."""
+
+
+def test_only_workers_load_what_decodes_pictures() -> None:
+    asking = [n for n in MODULES if room(n) in {"stage", "stages", "runner", "task", "bus"}]
+    of_video = [
+        f"streamproc.video.{n}" for n in ("decode", "follow", "footage", "pick", "recorded", "sources", "workers")
+    ]
+    others = ["streamproc.cli.run", "streamproc.cli.up", "streamproc.pipeline.process", "streamproc.pipeline.means"]
     told = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            LEAN.split("for line")[0] + "print(*sys.modules)",
-            *(f"streamproc.stages.{n}" for n in asking),
-        ],
+        [sys.executable, "-c", LEAN.split("for line")[0] + "print(*sys.modules)", *asking, *of_video, *others],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert told.returncode == 0, told.stderr
-    assert not {"av", "numpy", "simplejpeg", *CLIENT} & set(told.stdout.split())
+    loaded = {name.partition(".")[0] for name in told.stdout.split()}
+    assert "streamproc.stages.decode" in told.stdout.split()
+    assert not (DECODING | CLIENT) & loaded

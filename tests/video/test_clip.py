@@ -11,8 +11,9 @@ import pytest
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
-from streamproc.video.clip import Clip, Clipped
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
+from streamproc.video.jobs import Clip, Clipped
+from streamproc.video.limits import Limits
 from streamproc.video.picture import digest
 from tests.video.files import SLOW, X265, X265P, Kind, ffmpeg
 from tests.video.test_picture import psnr

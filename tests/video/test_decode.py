@@ -19,9 +19,9 @@ from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Grid, Source, Window
 from streamproc.video import address, jobs
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits
 from streamproc.video.decode import decode
-from streamproc.video.picture import Look
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
 from streamproc.video.windows import Cut, Sampling, dashcam, soccer, soccer_dense
 from streamproc.video.workers import Lost, Workers
 from tests.video.files import KINDS, SLOW, Kind

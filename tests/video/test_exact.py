@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every, Rate, Rule, choose
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
+from streamproc.video.limits import Limits
 from streamproc.video.picture import digest
 from streamproc.video.sampling import Span
 from tests.video.files import KINDS, SLOW, X265, X265P, Kind

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from streamproc.messages import Window
 from streamproc.video import address
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits
 from streamproc.video.follow import Backoff, Feed
-from streamproc.video.picture import Look
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
 from streamproc.video.streamtime import JUMP_S, StreamTime
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers

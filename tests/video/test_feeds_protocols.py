@@ -20,9 +20,10 @@ from streamproc.errors import Rejected, Unreachable
 from streamproc.messages import Window
 from streamproc.video import address
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
 from streamproc.video.follow import Backoff, Feed
-from streamproc.video.picture import Look
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
 from streamproc.video.sources import found
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers

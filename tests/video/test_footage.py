@@ -19,10 +19,12 @@ from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Source
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
 from streamproc.video.footage import Footage
 from streamproc.video.keep import Keep, segments
-from streamproc.video.picture import Look, Painter, digest
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
+from streamproc.video.picture import Painter, digest
 from streamproc.video.recorder import Recorder
 from streamproc.video.workers import Workers
 from tests.video.files import SLOW, X265, X265P, Kind
@@ -168,8 +170,9 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from streamproc.video import address
-from streamproc.video.container import Limits, opened
-from streamproc.video.footage import Keep
+from streamproc.video.limits import Limits
+from streamproc.video.container import opened
+from streamproc.video.keep import Keep
 from streamproc.video.recorder import Recorder
 with opened(address.parse(sys.argv[1]), Limits()) as video:
     recorder = Recorder(Keep(Path(sys.argv[2])), video.stream, segment_s=60)

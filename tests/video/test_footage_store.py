@@ -17,9 +17,10 @@ from streamproc.errors import Misconfigured, Rejected, Unreachable
 from streamproc.messages import Source
 from streamproc.video import address
 from streamproc.video.bucket import Bucket
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
 from streamproc.video.footage import Footage
 from streamproc.video.keep import Keep, segments, stored_segments
+from streamproc.video.limits import Limits
 from streamproc.video.recorder import Recorder
 from streamproc.video.sending import Sending
 from streamproc.video.workers import Workers
@@ -110,7 +111,8 @@ import sys, time
 from fractions import Fraction
 from streamproc.messages import Source
 from streamproc.video import address
-from streamproc.video.container import Limits, opened
+from streamproc.video.limits import Limits
+from streamproc.video.container import opened
 from streamproc.video.keep import Keep
 from streamproc.video.recorder import Recorder
 from tests.video.test_footage_store import feed

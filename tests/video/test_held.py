@@ -8,8 +8,9 @@ import pytest
 
 from streamproc.errors import Rejected
 from streamproc.video import address
-from streamproc.video.container import Limits, Opened
+from streamproc.video.container import Opened
 from streamproc.video.held import Held
+from streamproc.video.limits import Limits
 from tests.video.files import SLOW, Kind
 
 ONE = Kind("held-one", "mp4", f"{SLOW} -g 5", seconds=1)

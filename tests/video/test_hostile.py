@@ -15,7 +15,8 @@ import pytest
 from streamproc.errors import Rejected
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every, Rate
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
+from streamproc.video.limits import Limits
 from streamproc.video.workers import Workers
 from tests.video.files import SLOW, Kind, ffmpeg
 from tests.video.hostile import bases, fate, fates

@@ -15,7 +15,8 @@ import pytest
 from streamproc.errors import Rejected, StreamprocError, Unreachable
 from streamproc.video import address, sampling
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
+from streamproc.video.limits import Limits
 from streamproc.video.picture import digest
 from tests.video.files import SLOW, Kind, ffmpeg
 from tests.video.judge import judge

@@ -15,7 +15,7 @@ from streamproc.errors import Rejected
 from streamproc.video import address
 from streamproc.video.choice import Every, Rate, Rule
 from streamproc.video.listing import Listed, Listing, Wish
-from streamproc.video.picture import Look
+from streamproc.video.look import Look
 from streamproc.video.sampling import Span
 from streamproc.video.workers import Workers
 from tests.video.files import KINDS, SLOW, Kind

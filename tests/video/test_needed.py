@@ -10,9 +10,10 @@ import pytest
 
 from streamproc.video import address
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
 from streamproc.video.decoding import decode_all
 from streamproc.video.feed import chosen_of
+from streamproc.video.limits import Limits
 from streamproc.video.picture import digest
 from streamproc.video.streamtime import StreamTime
 from tests.video.files import SLOW, X265, X265P, Kind

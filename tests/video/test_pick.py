@@ -14,11 +14,13 @@ from streamproc.errors import Rejected
 from streamproc.messages import Frame
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
-from streamproc.video.container import Limits, opened
-from streamproc.video.jobs import Job
-from streamproc.video.pick import UNREACHABLE, Files, Measure, Pick, Reach
-from streamproc.video.picture import Look, Painter
-from streamproc.video.stack import DecodeStack
+from streamproc.video.container import opened
+from streamproc.video.jobs import DecodeStack, Job, Measure, Pick, Reach
+from streamproc.video.keep import UNREACHABLE
+from streamproc.video.limits import Limits
+from streamproc.video.look import Look
+from streamproc.video.pick import Files
+from streamproc.video.picture import Painter
 from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers
 from tests.stages.rig import source

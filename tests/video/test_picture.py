@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from streamproc.errors import Misconfigured
 from streamproc.video import address, sampling
 from streamproc.video.choice import Every
-from streamproc.video.container import Limits, opened
-from streamproc.video.picture import Jpeg, Look, Painter, shown_size
+from streamproc.video.container import opened
+from streamproc.video.limits import Limits
+from streamproc.video.look import Jpeg, Look, shown_size
+from streamproc.video.picture import Painter
 from tests.video.files import SLOW, Kind, ffmpeg
 
 Image = NDArray[np.uint8]

@@ -10,7 +10,8 @@ import pytest
 
 from streamproc.errors import Rejected
 from streamproc.video import address
-from streamproc.video.container import Limits, opened
+from streamproc.video.container import opened
+from streamproc.video.limits import Limits
 from streamproc.video.probe import Examine, Probe, probe
 from streamproc.video.workers import Workers
 from tests.video.files import KINDS, SLOW, Kind, ffmpeg

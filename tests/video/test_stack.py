@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamproc.errors import Rejected
@@ -18,7 +18,7 @@ from streamproc.messages import Window
 from streamproc.video import address
 from streamproc.video.choice import Rate
 from streamproc.video.decode import decode
-from streamproc.video.picture import Look
+from streamproc.video.look import Look
 from streamproc.video.stack import stacked
 from streamproc.video.windows import Cut, Sampling, dashcam
 from streamproc.video.workers import Workers
@@ -105,6 +105,8 @@ side = st.integers(2, 5000)
 
 
 @given(side, side, side, side, st.none() | st.integers(16, 4000))
+@example(2, 2, 2, 32, 17)
+@example(2, 32, 2, 2, 17)
 def test_sizes_are_even_alike_in_width_and_no_larger_than_asked(
     a: int, b: int, c: int, d: int, longest: int | None
 ) -> None:

@@ -16,8 +16,9 @@ import pytest
 from streamproc.errors import Misconfigured, Rejected, Unreachable
 from streamproc.video import address
 from streamproc.video.choice import Rate
-from streamproc.video.container import Limits, opened
-from streamproc.video.glance import Glance
+from streamproc.video.container import opened
+from streamproc.video.jobs import Glance
+from streamproc.video.limits import Limits
 from streamproc.video.worker import BEAT_S, HEAD, Voice
 from streamproc.video.workers import Lost, Workers
 from tests.video.files import SLOW, Kind

@@ -91,7 +91,7 @@ async def _in_videos(videos: Sequence[Found], per_s: Fraction, *, at_most: float
     from streamproc.video import address
     from streamproc.video.choice import Rate
     from streamproc.video.listing import Listing, Wish
-    from streamproc.video.picture import Look
+    from streamproc.video.look import Look
     from streamproc.video.workers import Workers
 
     found = {}

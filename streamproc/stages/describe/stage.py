@@ -23,7 +23,8 @@ from streamproc.stages.asking import Contexts, Models, ask, context_part, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
 from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled, variables
-from streamproc.video.pick import UNREACHABLE, Reach
+from streamproc.video.jobs import Reach
+from streamproc.video.keep import UNREACHABLE
 
 NOT_CLOSED: Final = "not-closed"
 UNREADABLE: Final = "unreadable"

@@ -14,10 +14,10 @@ A model that failed, or was not asked, has not looked: it is neither for nor aga
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from msgspec import Struct
 from pydantic import Field, model_validator
 
@@ -43,7 +43,11 @@ class Line(Section):
         return self
 
     def at(self, confidence: float) -> float:
-        return float(np.interp(confidence, self.confidence, self.probability))
+        x, y = self.confidence, self.probability
+        i = bisect_right(x, confidence)
+        if i in (0, len(x)):
+            return y[0] if i == 0 else y[-1]
+        return y[i - 1] + (y[i] - y[i - 1]) / (x[i] - x[i - 1]) * (confidence - x[i - 1])
 
 
 class Calibration(Line):
