@@ -1,7 +1,10 @@
-"""A model behind a socket at next to no cost: it answers so many calls at a time, each after so long. `… LATENCY_S SLOTS EVERY`.
+"""A model behind a socket at next to no cost: it answers so many calls at a time, each after so long. `… LATENCY_S SLOTS EVERY [GROWTH MARK]`.
+
+It may batch as real ones do: with all its slots busy a call takes 1 + GROWTH times as long as one that is alone.
 
 Prints its port. To the opening of a match it answers who plays, to one in EVERY of all other questions that there was a
-goal, and to the rest that there was nothing. GET /answered says how much it has answered, and when each call began and ended.
+goal, and to the rest that there was nothing. GET /answered says when each call began and ended, and whether its
+instructions begin with MARK somewhere: with the words of an opening, where nobody says otherwise.
 """
 
 from __future__ import annotations
@@ -20,17 +23,19 @@ CONTEXT = orjson.dumps(
     {"home_team": "A", "home_kit": "red", "away_team": "B", "away_kit": "blue", "scene": "a stadium"}
 ).decode()
 GOAL = '[{"label": "Goal", "confidence": 0.9}]'
+OPENING = b"opening seconds"
 BEGINNING = 400
 """Bytes of a call in which its instructions begin."""
 SERVED = b'{"object":"list","data":[{"id":"%s","object":"model"}]}' % MODEL
 
 
 class Model:
-    def __init__(self, latency_s: float, slots: int, every: int) -> None:
-        self.latency_s, self.free, self.every = latency_s, slots, every
+    def __init__(self, latency_s: float, slots: int, every: int, growth: float = 0.0, mark: bytes = OPENING) -> None:
+        self.latency_s, self.slots, self.free, self.every = latency_s, slots, slots, every
+        self.growth, self.mark = growth, mark
         self.waiting: deque[Connection] = deque()
         self.spans: list[tuple[float, float, bool]] = []
-        """(when a call came, when it was answered, whether it was about an opening), by the clock that all processes share."""
+        """(when a call came, when it was answered, whether it bears the mark), by the clock that all processes share."""
         self.asked = 0
 
     def take(self, connection: Connection) -> None:
@@ -41,7 +46,8 @@ class Model:
             self.waiting.append(connection)
 
     def begin(self, connection: Connection) -> None:
-        asyncio.get_running_loop().call_later(self.latency_s, self.end, connection)
+        slower = 1 + self.growth * (self.slots - self.free) / self.slots
+        asyncio.get_running_loop().call_later(self.latency_s * slower, self.end, connection)
 
     def end(self, connection: Connection) -> None:
         connection.answer()
@@ -55,7 +61,7 @@ class Model:
 class Connection(asyncio.Protocol):
     def __init__(self, model: Model) -> None:
         self.model, self.head, self.begins, self.left = model, bytearray(), bytearray(), 0
-        self.opening, self.began = False, 0.0
+        self.opening, self.marked, self.began = False, False, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
@@ -76,7 +82,8 @@ class Connection(asyncio.Protocol):
             self.begins = self.head[end + 4 : end + 4 + BEGINNING]
             self.head = bytearray()
         if self.left == 0:
-            self.opening, self.began = b"opening seconds" in self.begins, time.time()
+            self.opening, self.marked = OPENING in self.begins, self.model.mark in self.begins
+            self.began = time.time()
             self.model.take(self)
 
     def get(self) -> None:
@@ -89,7 +96,7 @@ class Connection(asyncio.Protocol):
         text = CONTEXT if self.opening else GOAL if model.asked % model.every == 0 else "None"
         model.asked += not self.opening
         if not self.transport.is_closing():
-            model.spans.append((self.began, time.time(), self.opening))
+            model.spans.append((self.began, time.time(), self.marked))
             self.write(WHOLE % orjson.dumps(text))
 
     def write(self, body: bytes) -> None:
@@ -106,7 +113,9 @@ WHOLE = (
 
 
 async def main() -> None:
-    model = Model(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    latency_s, slots, every, *batches = sys.argv[1:]
+    growth, mark = batches or ("0", OPENING.decode())
+    model = Model(float(latency_s), int(slots), int(every), float(growth), mark.encode())
     server = await asyncio.get_running_loop().create_server(lambda: Connection(model), "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

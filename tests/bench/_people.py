@@ -28,15 +28,17 @@ class Asked:
         self.process, self.url = process, f"http://127.0.0.1:{port}/v1"
 
     def spans(self) -> list[Span]:
-        """(came, answered, about an opening) of every call."""
+        """(came, answered, about an opening or with the mark) of every call."""
         with urllib.request.urlopen(self.url.removesuffix("/v1") + "/answered", timeout=20) as answer:
             return [tuple(span) for span in orjson.loads(answer.read())]
 
 
 @contextlib.contextmanager
-def model(*, latency_s: float, slots: int, every: int = 8) -> Iterator[Asked]:
-    """`every`: one answer in so many tells of an event."""
+def model(*, latency_s: float, slots: int, every: int = 8, growth: float = 0.0, mark: str = "") -> Iterator[Asked]:
+    """`every`: one answer in so many tells of an event. `growth`: with all slots busy a call takes so much longer; then
+    spans tell of those calls whose instructions have the `mark`."""
     command = [sys.executable, "-m", "tests.bench._model", str(latency_s), str(slots), str(every)]
+    command += [str(growth), mark] if mark else []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
