@@ -62,7 +62,7 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams, *, soo
     from streamproc.pipeline.forecast import Look
     from streamproc.pipeline.streams import Wanted
     from streamproc.video import address
-    from streamproc.video.decode import survey
+    from streamproc.video.decode import begin_with
     from streamproc.video.jobs import Glance
     from streamproc.video.limits import Limits
     from streamproc.video.look import LARGEST, shown_size
@@ -88,5 +88,5 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams, *, soo
         streams.finished.append(one.name)
         return None
     if soon and not one.live and not asked.only and not place.under:
-        has.workers.ahead(survey(has.workers, place, cut))
+        begin_with(has.workers, place, cut)
     return wanted

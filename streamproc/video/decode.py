@@ -45,7 +45,7 @@ async def decode(
     slice_s: float = SLICE_S,
 ) -> AsyncGenerator[Step]:
     """All windows of a file from the cursor on, then `ended`. Raises Rejected where nothing of the file can be read."""
-    job = survey(workers, address, cut, cursor=cursor, limits=limits, slice_s=slice_s)
+    job = _survey(workers, address, cut, cursor=cursor, limits=limits, slice_s=slice_s)
     begin, limits = job.begin, job.limits
     if address.under:
         steps = _in_one_go(workers, source, DecodeStack(address, limits, cut, begin), None)
@@ -61,13 +61,20 @@ async def decode(
         whole = DecodeAll(address, limits, cut, begin, surveyed.slices[0] if surveyed.slices else None)
         steps = _in_one_go(workers, source, whole, surveyed.extent)
     else:
-        steps = _slice_by_slice(workers, source, address, limits, cut, surveyed)
+        steps = _slice_by_slice(workers, source, job, surveyed)
     async with aclosing(steps):
         async for step in steps:
             yield step
 
 
-def survey(
+def begin_with(workers: Workers, address: Address, cut: Cut) -> None:
+    """Before anybody asks for its windows. Of a long file the survey and the first slice take a second or two, in which
+    whoever will ask has other things to load."""
+    job = _survey(workers, address, cut)
+    workers.ahead(job, lambda surveyed: _sliced(job, surveyed.slices[0]) if _in_slices(surveyed) else None)
+
+
+def _survey(
     workers: Workers,
     address: Address,
     cut: Cut,
@@ -76,29 +83,33 @@ def survey(
     limits: Limits | None = None,
     slice_s: float = SLICE_S,
 ) -> Survey:
-    """What decoding such a file begins with. Of a long one it takes a second: who knows of it early has it made `ahead`."""
     begin = cut.first if cursor is None else cursor
     return Survey(address, limits or Limits(), cut, begin, slice_s, workers.size)
 
 
-async def _slice_by_slice(
-    workers: Workers, source: Source, address: Address, limits: Limits, cut: Cut, surveyed: Surveyed
-) -> AsyncGenerator[Step]:
+def _in_slices(surveyed: Surveyed) -> bool:
+    return not surveyed.at_once and bool(surveyed.slices)
+
+
+def _sliced(job: Survey, part: Slice) -> DecodeSlice:
+    return DecodeSlice(job.address, job.limits, job.cut, part)
+
+
+async def _slice_by_slice(workers: Workers, source: Source, survey: Survey, surveyed: Surveyed) -> AsyncGenerator[Step]:
     """Slices in order, as many ahead as there are workers and one more, so that none waits for us."""
-    extent = surveyed.extent
+    cut, extent = survey.cut, surveyed.extent
     assert extent, "a file that was cut has been read to its end"
     ahead: deque[tuple[Slice, asyncio.Task[list[Picture] | None]]] = deque()
     todo = iter(surveyed.slices)
     async with ending_together() as tasks:
         while True:
             while len(ahead) <= workers.size and (part := next(todo, None)):
-                job = DecodeSlice(address, limits, cut, part)
-                ahead.append((part, tasks.start(_pictures(workers, job))))
+                ahead.append((part, tasks.start(_pictures(workers, _sliced(survey, part)))))
             if not ahead:
                 break
             part, task = ahead.popleft()
             yield made(source, cut, part.begin, part.until, await task, extent.end_s)
-    yield _end(source, address, cut, extent)
+    yield _end(source, survey.address, cut, extent)
 
 
 async def _in_one_go(

@@ -9,7 +9,7 @@ import asyncio
 import os
 import pickle
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -57,12 +57,19 @@ class Workers:
         await asyncio.gather(*(self._kill(worker) for worker in list(self._all)))
 
     async def wake(self) -> None:
-        """Start them, before the first job: they load what they need while others do something else."""
-        self._idle += [await self._start() for _ in range(self.size - len(self._all))]
+        """Start them before the first job: they load what they need while whoever asks does the same, who is left a core."""
+        self._idle += [await self._start() for _ in range(max(1, self.size - 1) - len(self._all))]
 
-    def ahead(self, job: Job) -> None:
-        """Begin with it: whoever asks for `one` like it has its answer then, or the rest of the wait."""
-        self._begun.append((job, asyncio.create_task(self._one(job))))
+    def ahead(self, job: Job, then: Callable[[Any], Job | None] = lambda _answer: None) -> None:
+        """Begin with it, and with what its answer leads to: whoever asks for `one` like it has its answer then, or the rest of
+        the wait."""
+        self._begun.append((job, asyncio.create_task(self._early(job, then))))
+
+    async def _early(self, job: Job, then: Callable[[Any], Job | None]) -> Any:
+        answer = await self._one(job)
+        if next_one := then(answer):
+            self.ahead(next_one)
+        return answer
 
     async def ask(self, job: Job) -> AsyncGenerator[Any]:
         """The parts of a worker's answer, as they come."""

@@ -19,7 +19,7 @@ from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Grid, Source, Window
 from streamproc.video import address, jobs
 from streamproc.video.choice import Rate
-from streamproc.video.decode import decode
+from streamproc.video.decode import begin_with, decode
 from streamproc.video.limits import Limits
 from streamproc.video.look import Look
 from streamproc.video.windows import Cut, Sampling, dashcam, soccer, soccer_dense
@@ -115,6 +115,24 @@ async def test_slices_make_the_windows_that_one_pass_makes(name: str, workers: W
     assert len(whole) >= 6
     for cursor, slice_s in ((0, 0.5), (0, 2.5), (3, 1), (len(whole) - 3, 1), (len(whole) - 2, 1), (len(whole) - 1, 1)):
         assert await made(workers, path, cut, cursor, slice_s) == whole[cursor:]
+
+
+async def test_what_is_begun_early_is_what_is_decoded_then_and_not_decoded_again(folder: Path) -> None:
+    path, cut = MATCH.make(folder), Cut(soccer())
+    async with Workers(1) as workers:
+        whole = await made(workers, path, cut)
+        asked, send = list[jobs.Job](), workers._send
+
+        def noted(worker: asyncio.subprocess.Process, job: jobs.Job) -> None:
+            asked.append(job)
+            send(worker, job)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workers, "_send", noted)
+            begin_with(workers, address.parse(path), cut)
+            assert await made(workers, path, cut) == whole
+    assert [type(job) for job in asked[:2]] == [jobs.Survey, jobs.DecodeSlice]
+    assert len(asked) == len(set(map(repr, asked)))  # each of them once
 
 
 async def test_a_worker_killed_in_mid_job_costs_an_attempt_and_no_window(workers: Workers, folder: Path) -> None:

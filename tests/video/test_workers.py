@@ -115,17 +115,28 @@ async def test_what_was_begun_ahead_is_not_done_again(tmp_path: Path) -> None:
             await workers.one(job)
 
 
+async def test_what_was_begun_ahead_leads_to_what_comes_behind_it(tmp_path: Path) -> None:
+    first, second = Once(tmp_path / "first"), Once(tmp_path / "second")
+    async with Workers(1) as workers:
+        workers.ahead(first, lambda answer: second if answer == "done" else None)
+        assert await workers.one(first) == "done"
+        assert await workers.one(second) == "done"
+        with pytest.raises(Lost):
+            await workers.one(second)
+
+
 async def test_what_was_begun_ahead_and_nobody_asked_for_ends_with_the_workers(tmp_path: Path) -> None:
     async with Workers(1) as workers:
         workers.ahead(Once(tmp_path / "none" / "mark"))
     assert workers.pids == []
 
 
-async def test_woken_they_are_as_many_as_there_are_to_be() -> None:
-    async with Workers(2) as workers:
+@pytest.mark.parametrize(("size", "woken"), [(1, 1), (2, 1), (3, 2)])
+async def test_woken_they_leave_a_core_to_whoever_woke_them(size: int, woken: int) -> None:
+    async with Workers(size) as workers:
         await workers.wake()
-        woken = workers.pids
-        await asyncio.gather(*(workers.ask(Wrong()).aclose() for _ in range(2)))
+        there = workers.pids
+        assert len(there) == woken
+        await asyncio.gather(*(workers.ask(Wrong()).aclose() for _ in range(size)))
         await workers.wake()
-        assert sorted(workers.pids) == sorted(woken)
-        assert len(woken) == 2
+        assert workers.pids == there
