@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -48,6 +48,10 @@ ModelOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes that decode; by default one a core.")
 ]
+
+
+AGAIN_S = 0.5
+"""A bus that is away is asked so often."""
 
 
 class Code(IntEnum):
@@ -220,6 +224,16 @@ class Patience:
             if self._away:
                 say("The bus answers again.")
             self._away = False
+
+    async def until(self, had: Callable[[], Awaitable[T]]) -> T:
+        """What can be had only once the bus is there."""
+        answers: list[T] = []
+        while True:
+            with self():
+                answers.append(await had())
+            if answers:
+                return answers[0]
+            await asyncio.sleep(AGAIN_S)
 
 
 # results ------------------------------------------------------------------------------------------------------------

@@ -230,6 +230,7 @@ class Run:
         self.tail = Tail(bus, _shown(plans), entered.sources, claims=claims)
         self.files = Files(asked.out, bus, progress, claims=claims) if asked.out else None
         self.board = Board(progress, entered.sources, services, self._totals(), spending)
+        self.patience = Patience()
         self.others = 0
         """Processes that work in the same services."""
 
@@ -243,7 +244,7 @@ class Run:
                     self.board.process = process
                     try:
                         await self._work(process)
-                        self.others = await process.others()
+                        self.others = await self.patience.until(process.others)
                     except asyncio.CancelledError:
                         say(
                             "Stopping: what is under way is finished first; once more leaves at once, and loses nothing"
@@ -254,14 +255,13 @@ class Run:
                 await self._finish(self.entered.sources)
                 say("Stopped; what was under way has landed. The same command goes on from here")
                 raise
-            await self._look()
-            await self._finish(self.entered.sources)
+            await self.patience.until(self._look)
+            await self.patience.until(lambda: self._finish(self.entered.sources))
         return self._receipt()
 
     async def _work(self, process: Process) -> None:
-        patience = Patience()
         while True:
-            with patience():
+            with self.patience():
                 if await self._over(process):
                     return
                 await self._look()

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from streamproc.cli import frame
 from streamproc.cli.running import Board, Spending, clock, shown
+from streamproc.errors import Misconfigured, Retryable, Unreachable
 from streamproc.messages import Caption, Coverage, Detection, Event, Life, Sighting, Tokens, Vote
 from streamproc.models.card import Price
 from streamproc.models.desk import Record
@@ -109,3 +111,27 @@ def test_the_receipt_says_covered_of_what_everybody_has_looked_at_and_who_failed
     found = board.receipt(complete=1, unreadable=0)
     assert found["windows"] == 10
     assert (found["covered"], found["failed_s"]) == (covered, failed)
+
+
+async def test_what_a_bus_that_is_away_does_not_say_is_asked_again_and_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame, "AGAIN_S", 0)
+    away = [Unreachable("bus", "it is away", remedy="Wait"), Retryable("still")]
+
+    async def others() -> int:
+        if away:
+            raise away.pop(0)
+        return 3
+
+    assert await frame.Patience().until(others) == 3
+    said = capsys.readouterr().err
+    assert (said.count("Waiting for it"), said.count("answers again")) == (1, 1)
+
+
+async def test_what_is_wrong_with_a_question_is_not_waited_for() -> None:
+    async def others() -> int:
+        raise Misconfigured("no such topic")
+
+    with pytest.raises(Misconfigured):
+        await frame.Patience().until(others)
