@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
+from streamproc.pipeline.loads import Loads, loads
 from streamproc.pipeline.parts import PARTS, Plan
 from streamproc.pipeline.replay_archive import Archive
 from streamproc.runner import Backoff, Bounds, Service
@@ -32,9 +34,10 @@ class Process:
         backoff: Backoff,
         claims: Claims | None,
         tracing: Tracing | None,
+        loads: Loads,
     ) -> None:
         self._bus, self._has, self._tasks = bus, has, tasks
-        self._bounds, self._backoff, self._claims, self._tracing = bounds, backoff, claims, tracing
+        self._bounds, self._backoff, self._claims, self._tracing, self._loads = bounds, backoff, claims, tracing, loads
         has.archive = Archive(bus, claims=claims)
         self.services: dict[str, Service] = {}
         self.at_work: list[Service] = []
@@ -54,6 +57,7 @@ class Process:
                 bounds=self._bounds,
                 backoff=self._backoff,
                 claims=self._claims,
+                weights=partial(self._loads.of, plan.service),
                 tracing=self._tracing,
                 patient=any(other.has_joined for other in self.at_work),
             )
@@ -104,7 +108,7 @@ async def working(
 
     `collector`: where traces go, if anywhere.
     """
-    async with traced(collector, now=time.time) as tracing, asyncio.TaskGroup() as tasks:
+    async with traced(collector, now=time.time) as tracing, loads(bus) as known, asyncio.TaskGroup() as tasks:
         process = Process(
             bus,
             has,
@@ -113,6 +117,7 @@ async def working(
             backoff=backoff or Backoff(),
             claims=claims,
             tracing=tracing,
+            loads=known,
         )
         process.start(plans)
         try:
