@@ -64,6 +64,8 @@ class Manner:
     """What else decides how a picture is understood; part of its uuid."""
     extra: Mapping[str, Any] | None = None
     """Into every body."""
+    priorities: bool = False
+    """The server takes the calls of a lower `priority` first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ class Call:
     max_tokens: int = 512
     params: Mapping[str, Any] = field(default_factory=dict)
     """Sampling and the like, over the card's defaults."""
+    yields: bool = False
+    """It is about a file or a replay, and goes behind those about feeds where the server knows of priorities."""
     stream: bool = False
     """Costs more CPU, and gives the time to the first token."""
 

@@ -41,6 +41,8 @@ CONNECT_S: Final = 10.0
 
 UNNAMED: Final = "default"
 """What the card for any server calls its model, where nobody has said its name."""
+YIELDING: Final = 1
+"""The priority of what may wait; vLLM takes the lowest first, and what says nothing has 0."""
 
 NO_KEY: Final = "EMPTY"
 """The client wants one; it is what vLLM's documents use for none."""
@@ -191,6 +193,8 @@ class Endpoint:
         params = {**self._params, self.manner.length_key: call.max_tokens, **call.params}
         if n > 1:
             params["n"] = n
+        if call.yields and self.manner.priorities:
+            params["priority"] = YIELDING
         if call.stream:
             params |= {"stream": True, "stream_options": {"include_usage": True}}
         body = encoded(call.prompt, self.manner, params, seen=None if with_data else self.seen)
@@ -301,6 +305,7 @@ def endpoints(
         uuids=speak.uuids,
         processor=served.card.processor,
         extra=speak.extra,
+        priorities=served.card.serve is not None and served.card.serve.scheduling_policy == "priority",
     )
     # A limit counts what goes as a picture; clips and videos are held to the context alone.
     images = speak.image_limit if speak.media == "images" or speak.image_limit == 0 else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from streamproc.errors import NotBegun, Rejected, Retryable, SingledOut, StreamprocError, Throttled, Unreachable
@@ -52,7 +53,7 @@ class Errand:
         drained: asyncio.Event,
     ) -> None:
         """`drained`: nothing is sent any more once it is set."""
-        self.model, self.call, self.route = model, call, route
+        self.model, self.call, self.route = model, call if live else replace(call, yields=True), route
         self.stream, self.live, self.deadline_s = stream, live, deadline_s
         self._drained = drained
         self.attempts = self.own = self.unjudged = 0

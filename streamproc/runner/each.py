@@ -1,4 +1,4 @@
-"""Each: every record by itself, many at once, in any order."""
+"""Each: every record by itself, many at once, in any order; those of feeds before those of files and replays."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from streamproc.runner.runner import Runner
 
 
+Turn = tuple[bool, int, Input]
+"""Whether it may wait for others, and its number among those that came."""
+
+
 class EachWay:
     """Workers of one lease, as many as there is work for, up to the service's slots."""
 
     def __init__(self, runner: Runner, stage: Each) -> None:
         self.r, self.stage = runner, stage
-        self._queue: asyncio.Queue[Input] = asyncio.Queue()  # bounded by intake: it asks for `backlog` before it reads
+        self._queue: asyncio.PriorityQueue[Turn] = asyncio.PriorityQueue()
+        """Feeds first, then as they came. Bounded by intake: it asks for `backlog` before it reads."""
+        self._number = count()
         self._workers = self._resting = 0
         self._stopped = False
         self._plain = not iscoroutinefunction(stage.handle)
@@ -127,7 +133,8 @@ class EachWay:
     def _begin(self, given: Input) -> None:
         if self._stopped:
             return  # the next owner finds it where it is
-        self._queue.put_nowait(given)
+        source = self.r.find_source(given) if given.sequence.stream else None
+        self._queue.put_nowait((source is None or not source.live, next(self._number), given))
         if self._queue.qsize() > self._resting and self._workers < self.r.shared.bounds.calls:
             self._workers += 1
             self.r.spawn(self._work)
@@ -142,14 +149,14 @@ class EachWay:
             if queue.empty():
                 self._resting += 1
                 self.r.eased.set()
-                given = await queue.get()
+                may_wait, _, given = await queue.get()
                 self._resting -= 1
             else:
-                given = queue.get_nowait()
+                may_wait, _, given = queue.get_nowait()
             # Without a slot, as other leases may be able to land.
             while self.r.landings.stuck and not self._told_to_stop():  # noqa: ASYNC110  # of two conditions, one of them time
                 await asyncio.sleep(0.05)
-            async with slots.one(self.r.pauses) as slot:
+            async with slots.one(self.r.pauses, live=not may_wait) as slot:
                 if self._told_to_stop():  # while it stood in line: the next owner finds the input where it is
                     continue
                 try:

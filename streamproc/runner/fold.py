@@ -124,7 +124,7 @@ class FoldWay:
     async def _work(self, lane: Lane) -> None:
         try:
             while not (self._stopped or lane.stopped) and (heads := self._heads(lane)):
-                async with self.r.shared.slots.one(self.r.pauses) as slot:
+                async with self.r.shared.slots.one(self.r.pauses, live=lane.live) as slot:
                     await self._fold(lane, heads, slot)
         finally:
             lane.busy = False
@@ -148,6 +148,7 @@ class FoldWay:
             if source is None:
                 return None
             owed = lane.index if spoken else self._owed_from(lane, source)
+            lane.live = source.live
             if owed == lane.index:
                 return self._complete(lane, spoken, source)
             for given in lane.pass_to(owed):

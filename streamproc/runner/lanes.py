@@ -75,6 +75,8 @@ class Lane:
     busy: bool = False
     stopped: bool = False
     """A row waits for a table: nothing moves before."""
+    live: bool = False
+    """It is a feed's, which does not wait for files and replays."""
     latest_ms: int = 0
     """How far stream time has come, by what was read."""
 

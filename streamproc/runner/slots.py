@@ -1,7 +1,8 @@
-"""Calls in flight, over all leases of a service: at most so many, handed out in the order they were asked for.
+"""Calls in flight, over all leases of a service: at most so many, handed out in the order they were asked for, feeds first.
 
-One queue in front of all leases is what keeps partitions fair: a lease asks for one slot per call and stands at the end
-again for the next, so that none waits longer than one call of each other's.
+One line in front of all leases is what keeps partitions fair: a lease asks for one slot per call and stands at the end
+again for the next, so that none waits longer than one call of each other's. Files and replays have a line of their own, and
+get what feeds leave.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.count = count
         self.free = count
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._feeds: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
 
     @property
     def used(self) -> int:
@@ -29,20 +31,20 @@ class Slots:
 
     @property
     def contended(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._feeds or self._others)
 
     def take_now(self) -> bool:
         """A slot, if there is one that nobody waits for."""
-        if self.free and not self._waiting:
+        if self.free and not self.contended:
             self.free -= 1
             return True
         return False
 
-    async def take(self) -> None:
+    async def take(self, *, live: bool) -> None:
         if self.take_now():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        (self._feeds if live else self._others).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -51,15 +53,15 @@ class Slots:
             raise
 
     def give(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
+        while line := self._feeds or self._others:
+            turn = line.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
         self.free += 1
 
-    def one(self, pauses: Pauses) -> Slot:
-        return Slot(self, pauses)
+    def one(self, pauses: Pauses, *, live: bool) -> Slot:
+        return Slot(self, pauses, live=live)
 
 
 class Pauses:
@@ -91,13 +93,13 @@ class Pauses:
 class Slot:
     """One slot, held between `async with` and its end, but for rests."""
 
-    __slots__ = ("_held", "_pauses", "_slots")
+    __slots__ = ("_held", "_live", "_pauses", "_slots")
 
-    def __init__(self, slots: Slots, pauses: Pauses) -> None:
-        self._slots, self._pauses, self._held = slots, pauses, False
+    def __init__(self, slots: Slots, pauses: Pauses, *, live: bool) -> None:
+        self._slots, self._pauses, self._live, self._held = slots, pauses, live, False
 
     async def __aenter__(self) -> Self:
-        await self._slots.take()
+        await self._slots.take(live=self._live)
         self._held = True
         return self
 
@@ -111,7 +113,7 @@ class Slot:
         self._give()
         with self._pauses:
             answer = await awaitable
-        await self._slots.take()
+        await self._slots.take(live=self._live)
         self._held = True
         return answer
 

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
 from streamproc.models.body import Manner, Seen
 from streamproc.models.call import Call
+from streamproc.models.card import Served, cards
 from streamproc.models.desk import Model, Record
-from streamproc.models.endpoint import Endpoint, same_model
+from streamproc.models.endpoint import Endpoint, endpoints, same_model
 from streamproc.models.failures import (
     BadRequest,
     CacheMiss,
@@ -531,6 +532,31 @@ async def test_the_client_is_as_we_use_it(transport: AiohttpTransport) -> None:
     assert not [name for name in request.headers if name.startswith("x-stainless")]  # so `_build_request` is ours
     assert orjson.loads(request.content)["model"] == "observer"
     assert request.extensions["timeout"] == {"connect": 10.0, "read": None, "write": None, "pool": None}
+
+
+@pytest.mark.parametrize(("priorities", "said"), [(True, [None, 1]), (False, [None, None])])
+async def test_what_may_wait_says_so_where_the_server_knows_of_priorities(
+    transport: AiohttpTransport, priorities: bool, said: list[int | None]
+) -> None:
+    bodies = list[dict[str, Any]]()
+
+    class Watching(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            bodies.append(orjson.loads(request.content))
+            return await transport.handle_async_request(request)
+
+    async with running() as (url, _):
+        endpoint = Endpoint(url, Manner(model="observer", priorities=priorities), transport=Watching())
+        for yields in (False, True):
+            await endpoint.ask(Call(prompt=window(1), yields=yields), deadline_s=10)
+    assert [body.get("priority") for body in bodies] == said
+
+
+def test_a_server_started_as_its_card_says_knows_of_priorities() -> None:
+    card, other = cards()["qwen2.5-vl-7b"], cards()["openai-compatible"]
+    for one, knows in ((card, True), (other, False)):
+        (endpoint,) = endpoints(Served("m", one, ("http://127.0.0.1:1/v1",)), environ={}, transport=AiohttpTransport())
+        assert endpoint.manner.priorities == knows
 
 
 def test_what_was_seen_is_bounded_and_the_oldest_goes_first() -> None:

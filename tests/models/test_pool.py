@@ -103,6 +103,18 @@ def test_an_answer_comes_with_what_it_took() -> None:
     assert answer.tokens.into == 100
 
 
+def test_a_call_about_a_feed_goes_before_others_in_the_server_too() -> None:
+    replica = Simulated()
+
+    async def main() -> None:
+        pool = a_pool(replica)
+        await pool.ask("m", CALL, stream="feed", live=True)
+        await pool.ask("m", CALL, stream="file", live=False)
+
+    virtually(main)
+    assert [call.yields for _, call, _ in replica.asked] == [False, True]
+
+
 async def _die(call: Call) -> None:
     raise Unreachable("a", "refused", remedy="")
 

@@ -40,6 +40,28 @@ async def test_a_burst_after_a_lull_is_worked_on_by_as_many_as_there_are_slots()
 
 
 @told
+async def test_a_feed_waits_for_no_file_in_its_own_partition_nor_in_another() -> None:
+    rig = Rig.of(partitions=2)
+    files = [name for p in range(2) for name in named(p, 2)[:1]]
+    feed = named(0, 2)[1]
+    async with rig.running("detect.a", Slow(), bounds=Bounds(calls=4, batch=100)):
+        for name in files:
+            rig.windows(rig.source(name, "detect.a", count=500), *range(50))
+        await rig.until(lambda: len(rig.said("detections")) >= 8)
+        began = asyncio.get_running_loop().time()
+        rig.windows(rig.source(feed, "detect.a", count=500, live=True), *range(8))
+        await rig.until(lambda: sum(stream == feed for stream, _ in rig.said("detections")) == 8)
+        assert asyncio.get_running_loop().time() - began < 4, (
+            "8 calls of a second on 4 slots, behind one that is under way"
+        )
+        await rig.until(lambda: len(rig.said("detections")) == 108)
+
+
+def named(partition: int, partitions: int) -> list[str]:
+    return [name for n in range(40) if partition_of(name := f"s{n}", partitions) == partition]
+
+
+@told
 async def test_a_gap_over_a_number_that_is_in_a_call_doubles_nothing_and_holds_nothing_up() -> None:
     rig = Rig.of(partitions=1)
     source = rig.source("m", "detect.a", count=500)
