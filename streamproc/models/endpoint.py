@@ -23,12 +23,12 @@ import orjson
 from openai._models import FinalRequestOptions
 from openai._types import RequestOptions
 
-from streamproc.errors import Unreachable
+from streamproc.errors import Rejected, Retryable, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.body import Body, Manner, Seen, encoded
 from streamproc.models.call import Call, Heard
 from streamproc.models.card import Served
-from streamproc.models.failures import CacheMiss, OutOfMemory, Overdue, Refused, TooMuch
+from streamproc.models.failures import BadRequest, CacheMiss, OutOfMemory, Overdue, Refused, TooMuch
 from streamproc.models.fit import Fit, fitted, halved
 from streamproc.models.key import struck, struck_pieces
 from streamproc.models.mapping import broken, failure
@@ -103,12 +103,14 @@ class Endpoint:
         samples_at_once: bool = True,
         any_name: bool = False,
     ) -> None:
-        """`any_name`: nobody said what the model is called there, so whatever it answers under is right."""
+        """`any_name`: nobody said what the model is called there. Where the server lists but one that one is meant, and
+        whatever it answers under is right."""
         self.url, self.manner, self.fit = url.rstrip("/"), manner, fit or Fit()
         self.seen = Seen()
         self._chat = f"{self.url}/chat/completions"  # whole, since joining it with the base costs more than sending it
         self._params, self._samples_at_once, self._key = dict(params or {}), samples_at_once, key
         self._any_name, self._misnamed = any_name, False
+        self._to_be_named, self._naming = any_name, asyncio.Lock()
         self._client = _Client(
             base_url=self.url,
             api_key=key or NO_KEY,
@@ -141,6 +143,8 @@ class Endpoint:
         bill = _Bill()
         try:
             async with asyncio.timeout(deadline_s):
+                if self._to_be_named:
+                    await self._name()
                 reply, notes = await self._ask(call, bill, with_data=with_data)
         except TimeoutError as e:
             raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
@@ -263,6 +267,21 @@ class Endpoint:
         self._misnamed = True
         return replace(reply, notes=(*reply.notes, f"it answered as '{name}'"))
 
+    async def _name(self) -> None:
+        """Ollama and vLLM know their models by their own names only."""
+        async with self._naming:
+            try:
+                listed = await self.serves() if self._to_be_named else ()
+            except Rejected:  # it lists none, and takes any name
+                listed = ()
+            except Retryable:
+                return  # the call meets the same, and says it
+            if several := ambiguous(self.url, listed):
+                raise BadRequest(several)
+            if len(listed) == 1:
+                self.manner = replace(self.manner, model=listed[0])
+            self._to_be_named = False
+
     async def raw(self, content: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, deadline_s: float) -> Reply:
         """One call just as it is said, past all that helps: no limits kept, nothing sent again. For probes."""
         messages = [{"role": "user", "content": content}]
@@ -331,6 +350,14 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
+
+
+def ambiguous(url: str, listed: Sequence[str]) -> str | None:
+    """What to say where a model without a name cannot be told from others."""
+    if len(listed) < 2 or UNNAMED in listed:
+        return None
+    some = ", ".join(listed[:5]) + (" …" if len(listed) > 5 else "")
+    return f"{url} serves {some}: say which is meant, as `served_name` in [endpoints.NAME]"
 
 
 _RELEASE: Final = re.compile(r"[-@_](?:\d[\d.-]*|latest|v\d+)")

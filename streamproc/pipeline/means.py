@@ -89,7 +89,7 @@ async def reach(served: Sequence[Served], *, environ: Mapping[str, str] = os.env
     if not served:
         return []
     await _client_loaded()
-    from streamproc.models.endpoint import endpoints
+    from streamproc.models.endpoint import UNNAMED, ambiguous, endpoints
     from streamproc.models.transport import AiohttpTransport
 
     said: list[str] = []
@@ -97,6 +97,9 @@ async def reach(served: Sequence[Served], *, environ: Mapping[str, str] = os.env
         for one in served:
             replicas = endpoints(one, environ=environ, transport=transport)
             found = await asyncio.gather(*(r.serves() for r in replicas), return_exceptions=True)
+            for url, listed in zip(one.urls, found, strict=True):
+                if one.model == UNNAMED and not isinstance(listed, BaseException) and (why := ambiguous(url, listed)):
+                    raise Misconfigured(why)
             failures = [f for f in found if isinstance(f, BaseException)]
             for failure in failures:
                 if not isinstance(failure, StreamprocError):

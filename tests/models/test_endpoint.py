@@ -25,7 +25,7 @@ from streamproc.models.body import Manner, Seen
 from streamproc.models.call import Call
 from streamproc.models.card import Served, cards
 from streamproc.models.desk import Model, Record
-from streamproc.models.endpoint import Endpoint, endpoints, same_model
+from streamproc.models.endpoint import UNNAMED, Endpoint, endpoints, same_model
 from streamproc.models.failures import (
     BadRequest,
     CacheMiss,
@@ -532,6 +532,25 @@ async def test_the_client_is_as_we_use_it(transport: AiohttpTransport) -> None:
     assert not [name for name in request.headers if name.startswith("x-stainless")]  # so `_build_request` is ours
     assert orjson.loads(request.content)["model"] == "observer"
     assert request.extensions["timeout"] == {"connect": 10.0, "read": None, "write": None, "pool": None}
+
+
+async def test_a_model_that_nobody_named_is_the_one_that_the_server_lists(transport: AiohttpTransport) -> None:
+    async with running() as (url, _):
+        endpoint = Endpoint(url, Manner(model=UNNAMED), transport=transport, any_name=True)
+        heard = await asyncio.gather(*(endpoint.ask(Call(prompt=window(1)), deadline_s=10) for _ in range(3)))
+    assert endpoint.manner.model == "observer"
+    assert [h.reply.model for h in heard] == ["observer"] * 3
+
+
+async def test_of_several_it_is_asked_which_is_meant() -> None:
+    class Two(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            assert request.url.path == "/v1/models", "no call goes out"
+            return httpx2.Response(200, json={"data": [{"id": "a"}, {"id": "b"}]}, request=request)
+
+    endpoint = Endpoint("http://127.0.0.1:1/v1", Manner(model=UNNAMED), transport=Two(), any_name=True)
+    with pytest.raises(BadRequest, match="serves a, b: say which is meant, as `served_name`"):
+        await endpoint.ask(Call(prompt=window(1)), deadline_s=10)
 
 
 @pytest.mark.parametrize(("priorities", "said"), [(True, [None, 1]), (False, [None, None])])
