@@ -4,6 +4,7 @@
     runner     one lease at work; ties the rooms below together
     intake     reading and what is dropped, passed over, or waited for; holes, what expired before it was read
     each, fold, follow   one way to work for each kind of stage; lanes, what a fold keeps waiting
+    tail       what an owner before has said and no state knows of: a landing that was torn
     book       state in memory, always ahead of what landed; cover, its coverage; ends, what of it may be forgotten
     state      keys and what is packed under them
     landing    the book's pages, one transaction after the other

@@ -76,7 +76,7 @@ class Book:
         self._waiting: Counter[str] = Counter()
         """Stream → how many of its records are parked."""
         self.ends = Ends(now)
-        self._covers: dict[tuple[str, str, int], Cover] = {}
+        self.covers: dict[tuple[str, str, int], Cover] = {}
         self._touched: dict[int, Cover] = {}
         self._changes: dict[str, Any] = {}
         self._landed_parks: set[str] = set()
@@ -225,7 +225,7 @@ class Book:
     def _closed(self, life: Life) -> bool:
         """Every number is taken, and nothing of it is under way or to be told."""
         stream, generation, root = life
-        cover = self._covers.get((root, stream, generation))
+        cover = self.covers.get((root, stream, generation))
         if stream in self._waiting or id(cover) in self._touched:
             return False
         if (run := self.runs.get(stream)) and root == self.service:
@@ -249,7 +249,7 @@ class Book:
                 del self.runs[stream]
                 self._changes[run_key(stream)] = None
         self._changes |= {guard.key: None for _, guard in guards}
-        if cover := self._covers.pop((root, stream, generation), None):
+        if cover := self.covers.pop((root, stream, generation), None):
             self._changes |= {hour_key(cover, number): None for number in cover.hours}
         if self.places.pop(life, None):
             self._changes[fold_key(life)] = None
@@ -386,9 +386,9 @@ class Book:
                 raise NewerState(f"{self.service}: state key {key!r} is unknown to this version")
 
     def _cover(self, root: str, stream: str, generation: int) -> Cover:
-        cover = self._covers.get((root, stream, generation))
+        cover = self.covers.get((root, stream, generation))
         if cover is None:
-            cover = self._covers[root, stream, generation] = Cover(root, stream, generation)
+            cover = self.covers[root, stream, generation] = Cover(root, stream, generation)
         return cover
 
     def __iter__(self) -> Iterator[tuple[At, Parked]]:

@@ -75,6 +75,18 @@ class Cover:
         if state.ended is not None:
             self.count, self.end_ms = state.ended, state.end_ms
 
+    @property
+    def end(self) -> int:
+        """One past the last number that has an outcome."""
+        return max([self.settled, *(hour.taken.end for hour in self.hours.values())])
+
+    def untaken(self, index: int, until: int) -> list[tuple[int, int]]:
+        """The parts of [index, until) that have no outcome so far."""
+        taken = Ranges([(0, self.settled)])
+        for hour in self.hours.values():
+            taken |= hour.taken
+        return taken.missing(index, until)
+
     def owes_from(self, first: int) -> None:
         """Numbers below `first` are nobody's business: the service was not named there."""
         if not self.hours and first > self.settled:

@@ -21,6 +21,7 @@ from streamproc.runner.look import PATIENCE_S, source_key
 from streamproc.runner.pace import Paced
 from streamproc.runner.speech import bare, parent_of
 from streamproc.runner.state import NOTHING, Run, raw
+from streamproc.runner.tail import owed
 from streamproc.runner.tracing import Handling
 from streamproc.stage import Follow
 from streamproc.wire import Entry, topic_of
@@ -144,6 +145,14 @@ class FollowWay:
                 began_s = r.now()
         self._yielded(source, (), cursor, over=True)
 
+    def _owed(self, source: Source, records: Sequence[Record]) -> list[Record]:
+        """Of its own numbers, those that have no outcome yet: see `tail`. What it tells others of stays as it is."""
+        own, others = list[Record](), list[Record]()
+        for record in records:
+            (own if topic_of(type(record)).name == self.stage.writes[0] else others).append(record)
+        cover = self.r.book.covers.get((self.r.service, source.stream, source.generation))
+        return [*others, *owed(cover, source, own)]
+
     def _said(self, record: Record) -> Entry:
         sub = (f"{record.generation}.{record.revision}",) if isinstance(record, Source) else ()
         return self.r.speech.say(
@@ -155,7 +164,7 @@ class FollowWay:
     ) -> None:
         r = self.r
         entries = []
-        records = list(records)
+        records = self._owed(source, records)
         for i, record in enumerate(records):
             try:
                 entries.append(self._said(record))

@@ -29,6 +29,7 @@ from streamproc.runner.parking import Parking
 from streamproc.runner.shared import Shared
 from streamproc.runner.slots import Pauses
 from streamproc.runner.speech import Speech, bare, parent_of
+from streamproc.runner.tail import Tail
 from streamproc.runner.tracing import Handling
 from streamproc.runner.waits import Waits
 from streamproc.stage import Each, Fold, Follow
@@ -117,6 +118,8 @@ class Runner:
         quiet = self.shared.load.listen(self.eased.set)
         self.look = self._look(tables)
         try:
+            if isinstance(self.look, Paced):
+                await Tail(self, self.look).adopt()
             async with asyncio.TaskGroup() as self.tasks:
                 self.way = self._way()
                 work = (self.landings.run, self._until_lost, self._until_wanted, self._forget)

@@ -75,7 +75,7 @@ def kept(runner: Runner) -> dict[str, int]:
     """How much of streams a lease still has in memory, by where."""
     book, intake, look, way = runner.book, runner.intake, runner.look, runner.way
     places = {
-        "guards": book.guards, "lives": book.guards.lives, "covers": book._covers, "places": book.places,
+        "guards": book.guards, "lives": book.guards.lives, "covers": book.covers, "places": book.places,
         "runs": book.runs, "waiting": book._waiting, "ends": book.ends, "expected": intake.holes._expected,
         "latest": intake.latest_ms, "found": look._found, "parsed": look.tables._parsed,
         "lanes": getattr(way, "_lanes", ()), "tasks": getattr(way, "_tasks", ()),

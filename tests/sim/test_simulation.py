@@ -16,13 +16,17 @@ from streamproc.runner import service as service_module
 from streamproc.runner.book import Book
 from streamproc.runner.guards import Guards
 from streamproc.runner.runner import Runner
+from streamproc.runner.tail import Tail
 from tests.bus.memory import MemoryBus, MemoryLease
 from tests.sim.simulate import simulate
 from tests.sim.world import Weather
 
 SMALL = Weather(streams=2, windows=12, kills=5)
 HARSH = Weather(streams=2, windows=16, kills=10, zombies=0.4, hand_over_s=2.0)
+SLEEPY = replace(HARSH, windows=32, kills=20, zombies=0.6)
+"""Many who wake up with work in hand that others have done by then."""
 COMING_AND_GOING = Weather(streams=2, windows=16, kills=8, zombies=0.0, drains=0.3, joins=0.7, abrupt=0.0)
+TORN_AND_REMOVED = Weather(streams=3, windows=16, kills=10, torn=0.1, lives=0.7)
 
 WEATHERS = {
     "kills, zombies and drains": SMALL,
@@ -30,6 +34,7 @@ WEATHERS = {
     "many who join, and some of them die": replace(SMALL, joins=0.6, drains=0.0),
     "tables that hear late": replace(SMALL, table_lag_s=0.5),
     "torn landings, as a broken broker makes them": replace(SMALL, torn=0.03),
+    "torn landings, and streams that are removed": TORN_AND_REMOVED,
     "streams that are removed and added again": replace(SMALL, lives=0.7, table_lag_s=0.3),
     "a bus that often does not answer": replace(SMALL, away=0.1),
     "contexts that come too late": replace(SMALL, impatient=True),
@@ -184,13 +189,27 @@ PLANTED = {
 }
 
 
+def harsh() -> None:
+    seeds(range(60), HARSH)
+    seeds(range(20), SLEEPY)
+
+
 @pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED.keys())
 def test_a_planted_bug_is_caught(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     ReadBeforeFenced.seen.clear()
     with pytest.raises(AssertionError):  # a promise of the oracle, or Stuck
-        seeds(range(60), HARSH)
+        harsh()
+
+
+def test_an_owner_that_does_not_look_what_a_torn_landing_has_left_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def blind(self: Tail) -> None:
+        pass
+
+    monkeypatch.setattr(Tail, "adopt", blind)
+    with pytest.raises(AssertionError):
+        seeds(range(40), TORN_AND_REMOVED)
 
 
 def test_what_catches_the_planted_bugs_passes_without_them() -> None:
-    seeds(range(60), HARSH)
+    harsh()
