@@ -15,6 +15,8 @@ from pathlib import Path
 
 DRAIN_BYTES = 64
 SETTLED_NS = 50_000_000
+BINDINGS = 100
+"""So often in turn nobody leaves a folder in the moment in which another comes."""
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,14 @@ class Wake:
         self._listed_ns = -1
 
     def bind(self, folder: Path) -> None:
-        folder.mkdir(mode=0o777, exist_ok=True)
-        self._socket.bind(str(folder / self._mine))
+        for left in reversed(range(BINDINGS)):
+            try:
+                folder.mkdir(mode=0o777, exist_ok=True)
+                self._socket.bind(str(folder / self._mine))
+                break
+            except (FileNotFoundError, FileExistsError):  # the last to leave has taken it away in between
+                if not left:
+                    raise
         self._folder = folder
 
     def fileno(self) -> int:
@@ -74,3 +82,5 @@ class Wake:
         if self._folder is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._folder / self._mine)
+            with suppress(OSError):  # others are there
+                self._folder.rmdir()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,23 @@ async def test_a_path_too_long_for_a_socket_gets_its_sockets_elsewhere(tmp_path:
         assert await waiting
     await one.close()
     await two.close()
-    one.place.wake.rmdir()
+    assert not one.place.wake.exists(), "the last to leave takes it away"
+
+
+def test_who_comes_while_the_last_one_leaves_has_a_folder_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+
+    def come_and_go() -> None:
+        for _ in range(300):
+            wake = Wake()
+            wake.bind(folder)
+            assert (folder / wake._mine).exists()
+            wake.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(come_and_go) for _ in range(4)]:
+            done.result()
+    assert not folder.exists()
 
 
 def test_every_process_finds_the_sockets_of_a_bus_in_the_same_place(tmp_path_factory: pytest.TempPathFactory) -> None:
