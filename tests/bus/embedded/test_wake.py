@@ -53,7 +53,7 @@ async def test_a_byte_to_each_and_the_sockets_of_the_dead_are_cleared_away(tmp_p
     two.drain()
     one.close()
     two.close()
-    assert not os.listdir(tmp_path)
+    assert not tmp_path.exists()
 
 
 async def test_a_path_too_long_for_a_socket_gets_its_sockets_elsewhere(tmp_path: Path) -> None:
