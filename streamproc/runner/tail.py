@@ -57,7 +57,9 @@ class Tail:
                 tables = [await r.shared.bus.follow(name, r.lease.partition) for name in ("coverage", "sources")]
                 for table in tables:
                     await table.caught_up()
-                since_ms = max(0, self._whole_ms(tables[0]) - APART_MS)
+                if (known_ms := self._whole_ms(tables[0]) or self._named_ms(tables[1])) is None:
+                    return
+                since_ms = max(0, known_ms - APART_MS)
                 begin = await r.shared.bus.offset_at(self.name, r.lease.partition, since_ms)
                 adopted = await self._adopt_from(begin)
             except Retryable as e:
@@ -86,6 +88,12 @@ class Tail:
                     rows.append((row, hour))
         rows.sort(key=lambda known: known[0].time_ms, reverse=True)
         return next((row.time_ms for row, hour in rows if _agree(row, hour)), 0)
+
+    def _named_ms(self, sources: Table) -> int | None:
+        """Since when anything can stand at all: since there is a source that names us. None where there is none, as before
+        the first replay; others have written here for days."""
+        named = [row.time_ms for row in sources.under(b"") if (s := _source(row)) and self.r.service in s.services]
+        return min(named, default=None)
 
     async def _adopt_from(self, offset: int) -> int:
         r, adopted = self.r, 0
@@ -127,6 +135,16 @@ class Tail:
         sequence, index = whose
         where = Place(sequence, index, index + 1, *self.look.where(sequence, index))
         return bare(self.name, where, service=sequence.service, outcome="done")
+
+
+def _source(row: Stored) -> Source | None:
+    if row.value is None:
+        return None
+    try:
+        found: Source = wire.decode(topic(row.topic), row)
+    except Unparseable:
+        return None  # the look reports it
+    return found
 
 
 def _agree(row: Stored, hour: Hour) -> bool:

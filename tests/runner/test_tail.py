@@ -179,6 +179,24 @@ async def test_after_a_whole_landing_no_more_is_read_than_clocks_may_differ_and_
 
 
 @told
+async def test_who_has_just_been_named_for_the_first_time_reads_nothing_of_what_others_wrote_for_days() -> None:
+    rig = Rig.of(partitions=1)
+    other = rig.source("other", "elsewhere", count=500)
+    rig.windows(other, *range(100))
+    await asyncio.sleep(86_400)
+    bus = Watched(rig)
+    async with rig.running("decode", slow(), bus=bus):
+        await asyncio.sleep(60)
+        assert not bus.found
+        rig.source("m", "decode", count=5)
+        await rig.until(lambda: end(rig) is not None)
+    again = Watched(rig)
+    async with rig.running("decode", slow(), bus=again):
+        await asyncio.sleep(60)
+    assert {stored.key for stored in again.found} == {b"m"}
+
+
+@told
 async def test_a_bus_that_is_away_is_waited_for() -> None:
     rig = Rig.of(partitions=1)
     source = rig.source("m", "decode", count=5)
