@@ -12,6 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
+from types import ModuleType
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,8 +23,9 @@ from streamproc.cli import frame
 __all__ = ["build", "main"]
 
 
-def build() -> typer.Typer:
-    """The whole command line: the frame's own options, then every room there is."""
+def build(only: str | None = None) -> typer.Typer:
+    """The command line: the frame's own options, then every room there is; or the one of the command that is asked for,
+    since to lay out all of them takes a tenth of a second."""
     app = typer.Typer(
         name="streamproc",
         help="Video in, what happened in it out: an exactly-once stream processor for vision-language models.",
@@ -35,11 +37,18 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_given)
-    for found in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        room = import_module(f"{__name__}.{found.name}")
+    rooms = sorted(found.name for found in pkgutil.iter_modules(__path__))
+    if only in rooms and hasattr(room := _room(only), "register"):
+        room.register(app)
+        return app
+    for room in map(_room, rooms):
         if hasattr(room, "register"):
             room.register(app)
     return app
+
+
+def _room(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{name}")
 
 
 def _version(asked: bool) -> None:
@@ -64,7 +73,7 @@ def main() -> None:
     # As Ctrl-C from the first moment on; commands that have something to finish take it over once they are at work.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app = build()
+        app = build(next((said for said in sys.argv[1:] if not said.startswith("-")), None))
     except KeyboardInterrupt:
         sys.exit(frame.Code.INTERRUPTED)
     _leave(frame.exit_code(app, sys.argv[1:]))

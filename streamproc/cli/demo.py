@@ -15,6 +15,7 @@ from streamproc.cli.frame import Code, JsonOption, emit, line, run, say, setting
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from streamproc.settings import Settings
     from streamproc.video.sample import Known
 
 FILM, BUS, RESULTS = Path("film.mp4"), Path("bus/streamproc.db"), Path("results")
@@ -36,15 +37,14 @@ def demo(
     """Draw a film with known events, look at it with every stage, and score what was found. A minute at most."""
     began = time.monotonic()
     _anew(out)
-    told = settings(bus=f"embedded:{out / BUS}")
     run(_draw(out / FILM))
     from streamproc.cli.run import Asked, process
     from streamproc.task import load
 
-    def asked() -> Asked:
-        return Asked(task=load("demo"), out=out / RESULTS, quiet=json)
+    def asked() -> tuple[Settings, Asked]:
+        return settings(bus=f"embedded:{out / BUS}"), Asked(task=load("demo"), out=out / RESULTS, quiet=json)
 
-    ended = run(process(told, asked, [str(out / FILM)], name="film", workers=os.cpu_count() or 1))
+    ended = run(process(asked, [str(out / FILM)], name="film", workers=os.cpu_count() or 1))
     if ended != Code.DONE:
         raise typer.Exit(ended)
     found = _judged(out / RESULTS / "film" / "events.json")

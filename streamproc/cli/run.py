@@ -84,22 +84,21 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Look at videos: decode them, ask models, and say what happened when. Started again, it goes on where it was."""
-    from streamproc.cli.endpoints import no_secret_for_others
-
-    told = settings(bus=bus)
-    for source in sources:
-        no_secret_for_others(told, source)
     if fps is not None and every is not None:
         raise Misconfigured("either --fps or --every says which frames are looked at")
     over = {"sampling.fps": fps, "sampling.every": every, "sampling.window_s": window, "sampling.step_s": step}
     options = [*(set_ or ()), *(f"{key}={value}" for key, value in over.items() if value is not None)]
 
-    def asked() -> Asked:
-        from streamproc.cli.endpoints import named
+    def asked() -> tuple[Settings, Asked]:
+        from streamproc.cli.endpoints import named, no_secret_for_others
+
+        told = settings(bus=bus)
+        for source in sources:
+            no_secret_for_others(told, source)
         from streamproc.task import load
 
         served, models = named(told, model or ())
-        return Asked(
+        return told, Asked(
             task=load(task, options=options, models=models),
             served=served,
             only=tuple(part.strip() for part in only.split(",") if part.strip()) if only else (),
@@ -108,7 +107,7 @@ def command(
             json=json,
         )
 
-    raise typer.Exit(run(process(told, asked, sources, name=name, workers=workers or os.cpu_count() or 1)))
+    raise typer.Exit(run(process(asked, sources, name=name, workers=workers or os.cpu_count() or 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +125,15 @@ class Asked:
 
 
 async def process(
-    told: Settings, ask: Callable[[], Asked], arguments: Sequence[str], *, name: str | None, workers: int
+    ask: Callable[[], tuple[Settings, Asked]], arguments: Sequence[str], *, name: str | None, workers: int
 ) -> Code:
     from streamproc.video.workers import Workers
 
     let_sigterm_drain()
     async with Workers(workers) as hands:
         await hands.wake()  # what they load and what we load takes the same second
-        return await _process(told, ask(), arguments, hands, name=name)
+        told, asked = ask()
+        return await _process(told, asked, arguments, hands, name=name)
 
 
 async def _process(

@@ -71,11 +71,13 @@ class Chooser:
     """Says of one frame after the other whether it is looked at; needs to know none that come later."""
 
     def __init__(self, time_base: Fraction, rule: Rule) -> None:
-        self._time_base, self._rule = time_base, rule
+        self._time_base = time_base
         self._first: int | None = None
         self._number = 0
         self._next_k = 0
-        steps = time_base * rule.per_s if isinstance(rule, Rate) else Fraction(0)
+        self._every = rule.n if isinstance(rule, Every) else 0
+        self._per_s = rule.per_s if isinstance(rule, Rate) else Fraction(0)
+        steps = time_base * self._per_s
         self._up, self._down = steps.numerator, steps.denominator
 
     def offer(self, pts: int) -> Chosen | None:
@@ -83,8 +85,8 @@ class Chooser:
             self._first = pts
         self._number += 1
         ticks = pts - self._first
-        if isinstance(self._rule, Every):
-            k, over = divmod(self._number - 1, self._rule.n)
+        if self._every:
+            k, over = divmod(self._number - 1, self._every)
             if over:
                 return None
             time_s = ticks * self._time_base
@@ -93,4 +95,4 @@ class Chooser:
         if k < self._next_k:
             return None
         self._next_k = k + 1
-        return Chosen(k, k / self._rule.per_s, self._number, pts, ticks * self._time_base)
+        return Chosen(k, k / self._per_s, self._number, pts, ticks * self._time_base)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 
 import av
@@ -67,9 +68,12 @@ class Opened:
     def _showable(self) -> Iterator[Packet[VideoStream]]:
         reader = self.reader
         orphan = reader.orphan if reader else never
+        if orphan is never:
+            yield from self._within_limits()
+            return
         entries = 0
         for packet in self._within_limits():
-            if orphan is not never and entries < 2 and reader:
+            if entries < 2 and reader:
                 data = bytes(packet)
                 entries += reader.entry(data)
                 if entries < 2 and orphan(data):
@@ -78,7 +82,7 @@ class Opened:
 
     def _within_limits(self) -> Iterator[Packet[VideoStream]]:
         """What a file is no one knows beforehand: its header may say nothing, or too little."""
-        read_bytes, zero, reach = 0, None, Fraction(self.limits.duration_s) / self.time_base
+        read_bytes, zero, reach = 0, None, floor(Fraction(self.limits.duration_s) / self.time_base)
         for packet in self.packets_on():
             read_bytes += packet.size
             if read_bytes > self.limits.size_bytes:

@@ -62,6 +62,15 @@ def failing(error: BaseException) -> typer.Typer:
     return app
 
 
+def test_the_one_command_that_is_asked_for_is_laid_out_as_all_of_them_are() -> None:
+    whole = list(every_command(build()))
+    for first in {command[0] for command in whole}:
+        alone = list(every_command(build(first)))
+        assert {*alone} >= {command for command in whole if command[0] == first}
+    for unknown in (None, "rum", "frame", "--help", "a/path.mp4"):
+        assert list(every_command(build(unknown))) == whole
+
+
 @pytest.mark.parametrize("command", list(every_command(build())), ids=" ".join)
 def test_the_help_of_every_command_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(build(), [*command, "--help"]) == Code.DONE
