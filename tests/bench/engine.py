@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from streamproc import wire
 from streamproc.bus.contract import Bus
 from streamproc.bus.embedded import Embedded
@@ -204,12 +206,12 @@ async def settle(open_bus: Callable[[], Any], *, streams: int = 1000) -> tuple[f
 def run(records: int = 40_000) -> Iterator[Line]:
     named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     with tempfile.TemporaryDirectory(prefix="streamproc-bench-") as folder:
-        yield from asyncio.run(_embedded(Path(folder)))
+        yield from uvloop.run(_embedded(Path(folder)))
     if named:
-        yield from asyncio.run(_kafka(named, records))
+        yield from uvloop.run(_kafka(named, records))
     else:
         with brokers.start() as own:
-            yield from asyncio.run(_kafka(own.bootstrap, records))
+            yield from uvloop.run(_kafka(own.bootstrap, records))
 
 
 async def _embedded(folder: Path) -> list[Line]:
