@@ -1,7 +1,7 @@
 """What a worker process is asked to do, and what it answers: plain data, which whoever asks can make without FFmpeg.
 
 A job is answered by any number of parts and one end. What is done with it stands in modules that only a worker imports, since
-FFmpeg and numpy are a quarter of a second and forty megabytes to whoever loads them.
+FFmpeg and numpy are a fifth of a second and 35 MB to whoever loads them.
 
 A file is surveyed once; then its slices are jobs of their own, for any worker. A file that cannot be cut (its packets do not
 tell what is shown) is one job, answered as it goes.

@@ -226,7 +226,7 @@ def test_who_calls_no_model_does_not_wait_for_the_client_of_the_models(tmp_path:
 
 
 DECODING = {"av", "numpy", "simplejpeg"}
-"""A quarter of a second of every start, and forty megabytes of every process."""
+"""A fifth of a second of every start, and 35 MB of every process."""
 
 
 def test_only_workers_load_what_decodes_pictures() -> None:
