@@ -138,6 +138,8 @@ class EachWay:
         if self._queue.qsize() > self._resting and self._workers < self.r.shared.bounds.calls:
             self._workers += 1
             self.r.spawn(self._work)
+        elif self._queue.qsize() > self._resting:
+            given.shelve()  # nobody has time for it so far
 
     async def _work(self) -> None:
         queue, slots = self._queue, self.r.shared.slots

@@ -70,6 +70,12 @@ class Input:
     def let_go(self) -> None:
         """Keep the place, free the bytes."""
         if self.stored is not None and self.size > INLINE_BYTES and self.record is not None:
+            self.shelve()
+            self.stored = None
+
+    def shelve(self) -> None:
+        """Until its turn comes the bytes will do: parsed, a window has its pictures a second time."""
+        if self.stored is not None and self.size > INLINE_BYTES and self.record is not None:
             p = self.place
             self.place = Place(
                 self.sequence,
@@ -83,7 +89,7 @@ class Input:
                 p.reason,
                 p.count,
             )
-            self.stored = self.record = None
+            self.record = None
 
     def parked(self) -> Parked:
         stored = self.stored

@@ -68,7 +68,7 @@ class Parking:
         r = self.r
         if given.record is not None or given.moves_only_time:
             return
-        stored = await self._reread(given.at)
+        stored = given.stored or await self._reread(given.at)
         if stored is None:
             r.counts.expired += 1
             _becomes(given, "skipped", "expired")

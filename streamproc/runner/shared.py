@@ -28,7 +28,7 @@ class Bounds:
 
     calls: int = 64
     """In flight at once, over all leases of the service."""
-    in_flight_bytes: int = 256 * 2**20
+    in_flight_bytes: int = 128 * 2**20
     """Of records in hand, over all leases."""
     window: int = 4096
     """Records read beyond the first that is not done, a lease: what is read again after a takeover."""

@@ -6,8 +6,10 @@ import asyncio
 from collections import Counter
 
 from streamproc.errors import NotBegun, NotYet, Retryable
-from streamproc.messages import Detection, Window
+from streamproc.messages import Detection, Frame, Window
 from streamproc.runner import Backoff, Bounds
+from streamproc.runner.each import EachWay
+from streamproc.runner.inputs import INLINE_BYTES
 from streamproc.stage import Each, Look
 from streamproc.topics import partition_of
 from tests.runner.rig import Rig, told
@@ -126,6 +128,33 @@ async def test_bytes_in_hand_stay_within_their_bound_and_one_large_record_still_
     async with rig.running("detect.a", Hold(), bounds=Bounds(calls=64, batch=4, in_flight_bytes=1)) as service:
         rig.log.append([rig.window(source, i) for i in range(40, 45)])
         await rig.until(lambda: service.shared.counts.landed == 5)
+
+
+@told
+async def test_windows_that_wait_have_their_pictures_once_and_are_whole_when_their_turn_comes() -> None:
+    rig = Rig.of(partitions=1)
+    source = rig.source("m", "detect.a", count=500)
+    picture = bytes(2 * INLINE_BYTES)
+    seen: list[bytes] = []
+
+    class Shown(Each):
+        reads, writes = ("windows",), ("detections",)
+
+        async def handle(self, record: Window, look: Look) -> Detection:
+            seen.extend(frame.jpeg for frame in record.frames)
+            await asyncio.sleep(1)
+            return Detection.of(record, events=())
+
+    rig.log.append([rig.window(source, i, frames=(Frame(t_ms=i, jpeg=picture),)) for i in range(40)])
+    async with rig.running("detect.a", Shown(), bounds=Bounds(calls=4, batch=50)) as service:
+        await rig.until(lambda: len(seen) == 4)
+        way = service.runners[0].way
+        assert isinstance(way, EachWay)
+        waiting = [given for _, _, given in way._queue._queue]  # type: ignore[attr-defined]  # its heap
+        assert len(waiting) == 36
+        assert all(given.record is None and given.stored is not None for given in waiting)
+        await rig.until(lambda: service.shared.counts.landed == 40)
+    assert seen == [picture] * 40
 
 
 @told
