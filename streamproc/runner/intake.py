@@ -49,7 +49,7 @@ class Intake:
             await self._room()
             try:
                 batch = await self.r.lease.fetch(
-                    max_records=bounds.batch, max_bytes=max(1, bounds.in_flight_bytes // 8), wait_s=FETCH_WAIT_S
+                    max_records=bounds.batch, max_bytes=self.r.shared.load.share, wait_s=FETCH_WAIT_S
                 )
             except Expired as e:
                 self.r.counts.expired += e.begin - e.wanted

@@ -84,6 +84,11 @@ class Load:
     def full(self) -> bool:
         return self.bytes >= self.limit
 
+    @property
+    def share(self) -> int:
+        """What one fetch may bring: all leases may ask at the same time, having seen the same room."""
+        return max(1, self.limit // (4 * max(2, len(self._listeners))))
+
     def listen(self, eased: Callable[[], None]) -> Callable[[], None]:
         self._listeners[id(eased)] = eased
         return lambda: self._listeners.pop(id(eased), None) and None

@@ -14,6 +14,7 @@ from streamproc.stage import Each, Look
 from streamproc.topics import partition_of
 from tests.runner.rig import Rig, told
 from tests.runner.test_ends import Clock
+from tests.runner.test_orders import named
 from tests.sim import toys
 
 
@@ -128,6 +129,30 @@ async def test_bytes_in_hand_stay_within_their_bound_and_one_large_record_still_
     async with rig.running("detect.a", Hold(), bounds=Bounds(calls=64, batch=4, in_flight_bytes=1)) as service:
         rig.log.append([rig.window(source, i) for i in range(40, 45)])
         await rig.until(lambda: service.shared.counts.landed == 5)
+
+
+@told
+async def test_all_leases_together_fetch_little_more_than_the_bound() -> None:
+    rig = Rig.of(partitions=16)
+    most = 0
+
+    class Hold(Each):
+        reads, writes = ("windows",), ("detections",)
+
+        async def handle(self, record: Window, look: Look) -> Detection:
+            nonlocal most
+            most = max(most, service.shared.load.bytes)
+            await asyncio.sleep(1)
+            return Detection.of(record, events=())
+
+    streams = [named(p, 16)[0] for p in range(16)]
+    for name in streams:
+        source = rig.source(name, "detect.a", count=500)
+        rig.log.append([rig.window(source, i, frames=(Frame(t_ms=i, jpeg=bytes(10_000)),)) for i in range(60)])
+    bound = 200 * 10_000
+    async with rig.running("detect.a", Hold(), bounds=Bounds(calls=64, in_flight_bytes=bound)) as service:
+        await rig.until(lambda: service.shared.counts.landed == 16 * 60)
+    assert bound // 2 < most < 1.5 * bound
 
 
 @told

@@ -58,7 +58,7 @@ async def test_a_feed_waits_for_no_file_in_its_own_partition_nor_in_another() ->
 
 
 def named(partition: int, partitions: int) -> list[str]:
-    return [name for n in range(40) if partition_of(name := f"s{n}", partitions) == partition]
+    return [name for n in range(200) if partition_of(name := f"s{n}", partitions) == partition]
 
 
 @told
