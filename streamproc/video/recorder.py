@@ -105,7 +105,10 @@ class Recorder:
 
     def _trim(self, there: list[Segment]) -> None:
         """The oldest go; only what one recorder writes lies in the folder."""
-        sizes = [(segment.path, segment.path.stat()) for segment in there]
+        sizes = []
+        for segment in there:
+            with suppress(FileNotFoundError):  # sent meanwhile
+                sizes.append((segment.path, segment.path.stat()))
         total = sum(status.st_size for _, status in sizes)
         oldest = self._now() - self._keep.hours * 3600
         for path, status in sizes:

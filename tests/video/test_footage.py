@@ -21,7 +21,7 @@ from streamproc.video import address, sampling
 from streamproc.video.choice import Every
 from streamproc.video.container import opened
 from streamproc.video.footage import Footage
-from streamproc.video.keep import Keep, segments
+from streamproc.video.keep import Keep, Segment, segments
 from streamproc.video.limits import Limits
 from streamproc.video.look import Look
 from streamproc.video.picture import Painter, digest
@@ -43,6 +43,15 @@ MPEG4 = Kind("footage-mpeg4", "ts", "-c:v mpeg4 -g 25", seconds=6)
 async def workers() -> AsyncIterator[Workers]:
     async with Workers(1) as found:
         yield found
+
+
+def test_a_segment_that_has_been_sent_while_room_was_made_is_nobodys_failure(folder: Path, tmp_path: Path) -> None:
+    with opened(address.parse(H264.make(folder)), Limits()) as video:
+        recorder = Recorder(Keep(tmp_path, hours=1), video.stream)
+        gone = Segment(tmp_path / "0000000001000000.mp4", Fraction(1))
+        recorder._trim([gone])
+        assert not recorder._failed
+        recorder.close()
 
 
 def record(path: Path, keep: Keep, *, segment_s: float = 2, jump: int | None = None) -> None:
