@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from streamproc import wire
 from streamproc.bus.contract import Bus, Table
@@ -29,13 +30,20 @@ def source_key(stream: str, generation: int, revision: int) -> str:
     return key_of(stream, f"{generation}.{revision}").decode()
 
 
+Rows = dict[bytes, tuple[Stored, Any]]
+"""Key → the newest row and what it says."""
+
+_PARSED: WeakKeyDictionary[Table, Rows] = WeakKeyDictionary()
+"""Of each table that this process follows, for all services that look things up there: a thousand sources, parsed for each of
+eight services, were a hundred megabytes."""
+
+
 class Tables:
     """The tables of one partition."""
 
     def __init__(self, tables: dict[str, Table], stops: list[Callable[[], None]]) -> None:
         self._tables, self._stops = tables, stops
-        self._parsed: dict[tuple[str, bytes], tuple[Stored, Any]] = {}
-        self.unparseable = 0
+        self._parsed = {name: _PARSED.setdefault(table, {}) for name, table in tables.items()}
 
     @classmethod
     async def open(cls, bus: Bus, topics: tuple[str, ...], partition: int, heard: Callable[[Stored], None]) -> Tables:
@@ -59,26 +67,26 @@ class Tables:
 
     def forget(self, streams: set[str]) -> None:
         """Nobody asks for what is said of these, or so seldom that it may be parsed again."""
-        for at in [at for at in self._parsed if at[1].split(b"\0", 1)[0].decode(errors="replace") in streams]:
-            del self._parsed[at]
+        for rows in self._parsed.values():
+            for key in [key for key in rows if key.split(b"\0", 1)[0].decode(errors="replace") in streams]:
+                del rows[key]
 
     def drop(self, stored: Stored) -> None:
         """A row that is there no more."""
-        self._parsed.pop((stored.topic, stored.key), None)
+        self._parsed[stored.topic].pop(stored.key, None)
 
     def _parse(self, stored: Stored) -> Any | None:
-        at = (stored.topic, stored.key)
-        before = self._parsed.get(at)
+        rows = self._parsed[stored.topic]
+        before = rows.get(stored.key)
         if before is not None and before[0] is stored:
             return before[1]
         try:
             record = wire.decode(topic(stored.topic), stored)
         except Unparseable as e:
             record = before[1] if before else None
-            self.unparseable += 1
             kept = "the one before stays in force" if before else "there is none before it"
             log.error("%s[%d]@%d: %s; %s", stored.topic, stored.partition, stored.offset, e, kept)  # noqa: TRY400  # the cause says it all
-        self._parsed[at] = (stored, record)
+        rows[stored.key] = (stored, record)
         return record
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def kept(runner: Runner) -> dict[str, int]:
     places = {
         "guards": book.guards, "lives": book.guards.lives, "covers": book.covers, "places": book.places,
         "runs": book.runs, "waiting": book._waiting, "ends": book.ends, "expected": intake.holes._expected,
-        "latest": intake.latest_ms, "found": look._found, "parsed": look.tables._parsed,
+        "latest": intake.latest_ms, "found": look._found, "parsed": [*chain(*look.tables._parsed.values())],
         "lanes": getattr(way, "_lanes", ()), "tasks": getattr(way, "_tasks", ()),
         "accounted": getattr(look, "_accounted", ()), "moved": getattr(look, "_moved", ()), "in hand": runner.in_hand,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A service whose bus is away: told at the start, waited for later."""
+"""A service whose bus is away: told at the start, waited for later; and what it shares with others of its process."""
 
 from __future__ import annotations
 
@@ -55,3 +55,17 @@ async def test_where_others_of_the_process_have_been_at_work_it_is_waited_for() 
     async with rig.running("detect.a", Detect(), bus=bus, patient=True):
         await rig.until(lambda: len(rig.said("detections")) == 4)
     assert bus.turns == []
+
+
+@told
+async def test_a_source_is_parsed_once_for_all_services_of_a_process() -> None:
+    rig = Rig.of(partitions=1)
+    rig.source("m", "detect.a", "detect.b", count=10)
+    bus = MemoryBus(rig.log)
+    async with rig.running("detect.a", Detect(), bus=bus) as one, rig.running("detect.b", Detect(), bus=bus) as two:
+        await rig.until(lambda: bool(one.runners and two.runners))
+        a, b = (s.runners[0].look.find("m", 0, 0) for s in (one, two))
+        assert a is not None
+        assert a is b
+        one.runners[0].look.forget({"m"})
+        assert two.runners[0].look.find("m", 0, 0) == a
