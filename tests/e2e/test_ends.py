@@ -18,9 +18,9 @@ STOPPED_ON_ITS_WAY = """
 import os, signal, sys
 import streamproc.cli as cli
 rooms = cli.build
-def build():
+def build(only):
     os.kill(os.getpid(), signal.SIGTERM)  # as early as anything of ours runs
-    return rooms()
+    return rooms(only)
 cli.build = build
 sys.argv = ["streamproc", "run", "film.mp4"]
 cli.main()

@@ -226,9 +226,15 @@ async def test_a_stream_that_is_paused_goes_on_at_its_cursor_and_one_removed_end
         path, reader = MATCH.make(folder), Reader()
         paced = {"services": ("decode", READER), "readers": {"windows": (READER,)}, "task": {"ahead": 4}}
         await rig.source(path, **paced)
-        async with rig.running(READER, reader), rig.running("decode", Decode(workers, slice_s=SLICE_S)):
+        async with (
+            rig.running(READER, reader),
+            rig.running("decode", Decode(workers, slice_s=SLICE_S)) as decoding,
+            asyncio.timeout(60),
+        ):
             await rig.until(lambda records: len(records) == 4)
             await rig.source(path, revision=1, state="paused", from_index=4, **paced)
+            while not any(r.look.find("m", 0, 1) for r in decoding.runners.values()):  # noqa: ASYNC110  # else it goes on
+                await asyncio.sleep(0.01)
             reader.go.set()
             await rig.source(path, stream="other")  # by its end the paused one has had time to go on
             await rig.until(ended)
