@@ -132,6 +132,14 @@ def decode(topic: Topic, stored: Entry) -> Any:
     return record
 
 
+def row(stored: Stored) -> Any | None:
+    """What a row of a table says. None for one that is deleted, or cannot be read: the runner that it is for reports that."""
+    try:
+        return decode(all_topics()[stored.topic], stored)
+    except Unparseable:
+        return None
+
+
 def envelope(topic: Topic, stored: Entry) -> Record | None:
     """The place of a record that is not all it should be: headers missing, a body of another version or beyond repair."""
     try:

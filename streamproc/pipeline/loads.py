@@ -12,9 +12,8 @@ from contextlib import asynccontextmanager
 
 from streamproc import wire
 from streamproc.bus.contract import Bus, Table
-from streamproc.errors import Unparseable
 from streamproc.messages import Source
-from streamproc.topics import topic
+from streamproc.pipeline.streams import version
 from streamproc.wire import Stored
 
 
@@ -39,10 +38,8 @@ class Loads:
         if (found := self._counted.get(partition)) is None:
             newest: dict[str, Source] = {}
             for stored in self._tables[partition].under(b""):
-                if (source := _parsed(stored)) is not None:
-                    there = newest.get(source.stream)
-                    if there is None or (there.generation, there.revision) < (source.generation, source.revision):
-                        newest[source.stream] = source
+                if (source := wire.row(stored)) is not None:
+                    newest[source.stream] = max(source, newest.get(source.stream, source), key=version)
             found = self._counted[partition] = Counter(
                 (service, source.live)
                 for source in newest.values()
@@ -50,17 +47,6 @@ class Loads:
                 for service in source.services
             )
         return found
-
-
-def _parsed(stored: Stored) -> Source | None:
-    """None for what is no row, or none that can be read: the runner that it is for reports it."""
-    if stored.value is None:
-        return None
-    try:
-        found: Source = wire.decode(topic("sources"), stored)
-    except Unparseable:
-        return None
-    return found
 
 
 @asynccontextmanager

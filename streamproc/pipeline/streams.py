@@ -11,11 +11,10 @@ from msgspec.structs import replace
 
 from streamproc import wire
 from streamproc.bus.contract import Bus
-from streamproc.errors import Unparseable
 from streamproc.messages import Grid, Source, record_id
 from streamproc.pipeline.parts import planned, readers
 from streamproc.task import Task
-from streamproc.topics import partition_of, topic
+from streamproc.topics import partition_of
 from streamproc.video.sources import natural
 from streamproc.wire import Stored
 
@@ -117,7 +116,7 @@ async def newest(bus: Bus) -> dict[str, Source]:
     """Stream → its newest revision, of all that there are."""
     found: dict[str, Source] = {}
     async for _, source in _all(bus):
-        if (known := found.get(source.stream)) is None or _version(source) > _version(known):
+        if (known := found.get(source.stream)) is None or version(source) > version(known):
             found[source.stream] = source
     return found
 
@@ -135,7 +134,7 @@ async def in_order(bus: Bus) -> list[Source]:
 async def revisions(bus: Bus, stream: str, generation: int) -> list[Source]:
     """Of one life of a stream, oldest first."""
     found = [s async for _, s in _all(bus, stream) if (s.stream, s.generation) == (stream, generation)]
-    return sorted(found, key=_version)
+    return sorted(found, key=version)
 
 
 async def _all(bus: Bus, stream: str | None = None) -> AsyncIterator[tuple[Stored, Source]]:
@@ -144,13 +143,9 @@ async def _all(bus: Bus, stream: str | None = None) -> AsyncIterator[tuple[Store
         table = await bus.follow("sources", p)
         await table.caught_up()
         for stored in table.under(stream.encode() if stream else b""):
-            if stored.value is None:
-                continue
-            try:
-                yield stored, wire.decode(topic("sources"), stored)
-            except Unparseable:
-                continue  # `topics tail sources` shows it, with the reason
+            if (source := wire.row(stored)) is not None:  # `topics tail sources` shows one that cannot be read, and why
+                yield stored, source
 
 
-def _version(source: Source) -> tuple[int, int]:
+def version(source: Source) -> tuple[int, int]:
     return source.generation, source.revision

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from streamproc import wire
-from streamproc.errors import Expired, Retryable, Unparseable
+from streamproc.errors import Expired, Retryable
 from streamproc.messages import Coverage, Source
 from streamproc.ranges import Ranges
-from streamproc.topics import SEPARATOR, deployment, key_of, stream_of, topic
+from streamproc.topics import SEPARATOR, deployment, key_of, stream_of
 from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Gone:
             return
         lives: dict[str, dict[int, list[tuple[Source, Stored]]]] = {}
         for stored in tables["sources"].under(b""):
-            if isinstance(source := _parsed(stored), Source):
+            if isinstance(source := wire.row(stored), Source):
                 lives.setdefault(source.stream, {}).setdefault(source.generation, []).append((source, stored))
         remembered = self.r.book.remembered()
         for stream, generations in lives.items():
@@ -106,7 +106,7 @@ def _through(revisions: list[Source], coverage: list[Stored]) -> bool:
     told: dict[tuple[str, str], Ranges] = {}
     counts: dict[tuple[str, str], int] = {}
     for stored in coverage:
-        hour = _parsed(stored)
+        hour = wire.row(stored)
         if not isinstance(hour, Coverage):
             return False
         taken = told.setdefault((hour.service, hour.root), Ranges())
@@ -139,12 +139,3 @@ def _of(table: Table, stream: str, place: int, generation: int) -> list[Stored]:
     rows = table.under(key_of(stream, ""))
     subs = ((row, row.key.decode(errors="replace").split(SEPARATOR)[1:]) for row in rows)
     return [row for row, sub in subs if len(sub) > place and sub[place].partition(".")[0] == str(generation)]
-
-
-def _parsed(stored: Stored) -> Source | Coverage | None:
-    """None: whoever read it first has told of it. What it belongs to stays."""
-    try:
-        found: Source | Coverage = wire.decode(topic(stored.topic), stored)
-    except Unparseable:
-        return None
-    return found

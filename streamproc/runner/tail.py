@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from streamproc import wire
-from streamproc.errors import Expired, Retryable, Unparseable
+from streamproc.errors import Expired, Retryable
 from streamproc.messages import Coverage, Grid, Record, Source
 from streamproc.runner.cover import Cover, Hour
 from streamproc.runner.inputs import Place
@@ -92,7 +92,7 @@ class Tail:
     def _named_ms(self, sources: Table) -> int | None:
         """Since when anything can stand at all: since there is a source that names us. None where there is none, as before
         the first replay; others have written here for days."""
-        named = [row.time_ms for row in sources.under(b"") if (s := _source(row)) and self.r.service in s.services]
+        named = [row.time_ms for row in sources.under(b"") if (s := wire.row(row)) and self.r.service in s.services]
         return min(named, default=None)
 
     async def _adopt_from(self, offset: int) -> int:
@@ -137,23 +137,10 @@ class Tail:
         return bare(self.name, where, service=sequence.service, outcome="done")
 
 
-def _source(row: Stored) -> Source | None:
-    if row.value is None:
-        return None
-    try:
-        found: Source = wire.decode(topic(row.topic), row)
-    except Unparseable:
-        return None  # the look reports it
-    return found
-
-
 def _agree(row: Stored, hour: Hour) -> bool:
-    """What is landed of an hour is what is known of it."""
-    try:
-        said: Coverage = wire.decode(topic(row.topic), row)
-    except Unparseable:
-        return False  # nothing follows from it, and an older one will do
-    return list(said.taken) == hour.taken.pairs() and said.count == hour.count
+    """What is landed of an hour is what is known of it. From one that cannot be read nothing follows; an older one will do."""
+    said: Coverage | None = wire.row(row)
+    return said is not None and list(said.taken) == hour.taken.pairs() and said.count == hour.count
 
 
 def owed(cover: Cover | None, source: Source, records: Sequence[Record]) -> list[Record]:
