@@ -244,6 +244,10 @@ class Kafka:
         await self.require(topic)
         return await self._tables.follow(self.names.at(topic, partition), topic)
 
+    def check_tables(self) -> None:
+        """Raises what ended the following of any: work by what it said would be work by what was true once."""
+        self._tables.check()
+
     # services
 
     @asynccontextmanager

@@ -49,6 +49,9 @@ class Owner(Protocol):
     async def require(self, topic: str) -> None:
         """Unreachable where there is no such topic."""
 
+    def check_tables(self) -> None:
+        """Raises what ended the following of a table of this process."""
+
 
 class KafkaLease:
     def __init__(self, owner: Owner, partition: int) -> None:
@@ -138,6 +141,7 @@ class KafkaLease:
 
     def _take_in_turn(self, max_records: int, max_bytes: int) -> list[Stored]:
         """A fair part from each topic that has something; another topic begins each time."""
+        self._owner.check_tables()  # before the first record that would be worked on by what they say
         for feed in self._feeds:
             feed.check()
         ready = [feed for feed in self._feeds if feed.ready]

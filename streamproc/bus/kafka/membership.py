@@ -41,7 +41,7 @@ class KafkaMembership:
     ) -> None:
         self.service, self.topics = service, topics
         self.names, self.client = bus.names, bus.client
-        self.require, self.transactions = bus.require, bus.transactions
+        self.require, self.transactions, self.check_tables = bus.require, bus.transactions, bus.check_tables
         self._weights, self._group_client = weights, client
         self._session_s, self._hand_over_s = bus.session_s, hand_over_s
         self.intake = Intake(bus.client, lane=f"{service} {id(self)}")

@@ -34,11 +34,15 @@ class KafkaTable(Newest):
             end = (await self._client.offsets(wanted, isolation=READ_UNCOMMITTED))[self._place]
         async with self._progress:
             await self._progress.wait_for(lambda: self._position >= end or self._failed is not None)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended the following: what is said here is old from then on, and nobody would be told."""
         if self._failed is not None:
             raise self._failed
 
     async def run(self, intake: Intake, name: str) -> None:
-        """Follow until cancelled. What goes wrong is raised to whoever waits to be caught up."""
+        """Follow until cancelled. What goes wrong is raised to whoever asks."""
         came = asyncio.Event()
         feed: Feed | None = None
         try:
@@ -60,7 +64,7 @@ class KafkaTable(Newest):
                     await asyncio.sleep(0)
                 else:
                     await came.wait()
-        except Exception as e:  # noqa: BLE001  # handed on, to whoever waits to be caught up
+        except Exception as e:  # noqa: BLE001  # handed on, to whoever asks
             log.error("%s[%d] is followed no more: %s", *self._place, e)  # noqa: TRY400  # said in our words
             async with self._progress:
                 self._failed = e
@@ -77,6 +81,8 @@ class Tables:
         self._client = client
         self._intake: Intake | None = None
         self._followed: dict[TopicPartition, tuple[KafkaTable, asyncio.Task[None]]] = {}
+        self._given: set[KafkaTable] = set()
+        """Those that somebody reads."""
 
     async def follow(self, place: TopicPartition, name: str) -> KafkaTable:
         if place not in self._followed:
@@ -92,7 +98,12 @@ class Tables:
             if self._followed[place][1].done():  # it has failed: the next who asks gets another try
                 del self._followed[place]
             raise
+        self._given.add(table)
         return table
+
+    def check(self) -> None:
+        for table in self._given:
+            table.check()
 
     async def stop(self) -> None:
         tasks = [task for _, task in self._followed.values()]

@@ -271,6 +271,28 @@ async def test_progress_beyond_the_end_is_a_log_made_anew_and_never_read_from_0(
             await lease.fetch(max_records=9, max_bytes=2**20, wait_s=10)
 
 
+async def test_a_table_made_anew_ends_the_work_that_is_done_by_what_it_said(bus: Kafka) -> None:
+    await bus.publish(entries(5, topic="table"))
+    await bus.publish(entries(1))
+    async with working(bus) as member:
+        (lease,) = await leases(member, 1)
+        table = await bus.follow("table", 0)
+        assert len(await fetched(lease, 1)) == 1
+        await delete_topic(bus, "table")
+        await bus.create([bare("table", compacted=True)])
+
+        async def told() -> bool:
+            try:
+                await lease.fetch(max_records=9, max_bytes=2**20, wait_s=0.1)
+            except Corrupt as e:
+                return "made anew" in str(e)
+            return False
+
+        await eventually(told)
+        with pytest.raises(Corrupt, match="made anew"):
+            await table.caught_up()
+
+
 async def test_committed_offsets_that_expired_change_nothing_because_progress_lies_with_the_state(
     bus: Kafka, caplog: pytest.LogCaptureFixture
 ) -> None:
