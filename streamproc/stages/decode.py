@@ -175,15 +175,16 @@ class Decode(Follow):
         """No windows of its own: each video that has stopped growing there is a stream, under the task as it stands then.
         What has become one once does not again, whatever becomes of the file."""
         watched = Watched(folder, settled_s=self._settled_s, clock=self._monotonic)
+        known = await asyncio.to_thread(_marks, at.taken)
         while True:
             try:
-                found = await asyncio.to_thread(watched.look)
+                found = await asyncio.to_thread(_unknown, watched, known)
             except Misconfigured as e:
                 raise Rejected(f"{here.stream}: {e}") from e
-            for one in found:
-                if (mark := _mark(one.name)) not in _marks(at.taken):
-                    at = msgspec.structs.replace(at, taken=at.taken + mark)
-                    yield [await self._child(here, one)], at
+            for one, mark in found:
+                known.add(mark)
+                at = msgspec.structs.replace(at, taken=at.taken + mark)
+                yield [await self._child(here, one)], at
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _child(self, folder: Source, one: Found) -> Source:
@@ -215,6 +216,12 @@ def _mark(name: str) -> bytes:
 
 def _marks(taken: bytes) -> set[bytes]:
     return {taken[i : i + MARK] for i in range(0, len(taken), MARK)}
+
+
+def _unknown(watched: Watched, known: set[bytes]) -> list[tuple[Found, bytes]]:
+    """New videos and their marks. Each run finds all of them again, a hundred thousand maybe, so this is no work for the loop."""
+    marked = ((one, _mark(one.name)) for one in watched.look())
+    return [(one, mark) for one, mark in marked if mark not in known]
 
 
 def _changes(here: Source, newest: Source, look: Pace, index: int) -> int | None:

@@ -10,26 +10,29 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from streamproc.messages import Grid, Source, Window
-from streamproc.stages.decode import Decode
+from streamproc.stages.decode import MARK, Decode
 from streamproc.video import address
 from streamproc.video.decode import decode
 from streamproc.video.footage import Footage
 from streamproc.video.recipe import sampling_of
 from streamproc.video.windows import Cut
 from streamproc.video.workers import Workers
-from tests.stages.rig import READER, SAMPLING, SLICE_S, Reader, Rig, ended, in_order
+from tests.stages.rig import READER, SAMPLING, SLICE_S, Reader, Rig, ended, in_order, source
 from tests.video.files import SLOW, Kind
 from tests.video.rtsp import Camera
 
 MATCH = Kind("stage-match", "mp4", f"{SLOW} -g 25", seconds=20.2)
 COUNT = 21
 STEP_2 = Grid(root="decode", origin="8", step="2", first=8)
+UNHEARD: Any = SimpleNamespace(in_force=lambda *_: None)
+"""A pace that has heard of nothing."""
 
 
 @pytest.fixture
@@ -339,6 +342,34 @@ async def test_a_folder_becomes_a_stream_for_each_video_in_it_once(
     first = sources["games/first"]
     assert (first.uri, first.live, first.grid.step) == (str(watched / "first.mp4"), False, "2/5")
     assert first.task == sources["games"].task
+
+
+class Marks(bytes):
+    """Says how often it was looked into."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        type(self).looks += 1
+        return super().__getitem__(at)
+
+
+async def test_a_run_reads_what_has_become_of_a_folder_once_however_many_of_its_videos_it_finds_again(
+    workers: Workers, tmp_path: Path
+) -> None:
+    stage, folder, count = Decode(workers, settled_s=0), source(tmp_path, stream="games"), 100
+    for i in range(count):
+        (tmp_path / f"{i}.mp4").write_bytes(b"whole")
+    async with aclosing(stage.run(folder, None, UNHEARD)) as steps:
+        while len((step := await anext(steps))[1].taken) < count * MARK:
+            pass
+    (tmp_path / "later.mp4").write_bytes(b"whole")
+    cursor = replace(step[1], taken=Marks(step[1].taken))
+    async with aclosing(stage.run(folder, cursor, UNHEARD)) as steps:
+        (said, *others), behind = await anext(steps)
+    assert (said.stream, others) == ("games/later", [])
+    assert len(behind.taken) == (count + 1) * MARK
+    assert Marks.looks <= count
 
 
 async def test_a_feed_that_is_recorded_gives_the_pictures_of_its_windows_again(
