@@ -127,7 +127,8 @@ def key_of(stream: str, *sub: str) -> bytes:
 
 
 def stream_of(key: bytes) -> str:
-    return key.split(b"\0", 1)[0].decode()
+    """Of a key that is no UTF-8, and so none of ours, as much as can be read."""
+    return key.split(b"\0", 1)[0].decode(errors="replace")
 
 
 @lru_cache(maxsize=2**16)

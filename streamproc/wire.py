@@ -161,10 +161,7 @@ def identify(stored: Entry) -> tuple[Sequence, int] | None:
 
 def _own(whose: tuple[Sequence, int] | None, stored: Entry) -> tuple[Sequence, int] | None:
     """Only believed where the key agrees: an answer under a wrong stream would land in a foreign partition."""
-    try:
-        return whose if whose and whose[0].stream == stream_of(stored.key) else None
-    except UnicodeDecodeError:
-        return None
+    return whose if whose and whose[0].stream == stream_of(stored.key) else None
 
 
 # tracing ------------------------------------------------------------------------------------------------------------

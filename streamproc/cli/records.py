@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from streamproc.cli.frame import Patience, say
 from streamproc.cli.times import Time
 from streamproc.errors import Expired, StreamprocError
-from streamproc.topics import DLQ, Topic, topic
+from streamproc.topics import DLQ, Topic, stream_of, topic
 
 if TYPE_CHECKING:
     from streamproc.bus.claims import Claims
@@ -38,7 +38,7 @@ class Wanted:
     end: Time | None
 
     def has(self, shown: dict[str, Any], stored: Stored) -> bool:
-        name = stored.key.split(b"\0", 1)[0].decode(errors="replace")
+        name = stream_of(stored.key)
         if self.stream is not None and name != self.stream:
             return False
         if any(

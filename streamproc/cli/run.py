@@ -219,15 +219,15 @@ class Run:
     ) -> None:
         from streamproc.cli.running import Board
         from streamproc.pipeline.job import Watch
+        from streamproc.pipeline.newcomers import Newcomers
         from streamproc.pipeline.outputs import Files
-        from streamproc.pipeline.tail import Tail
 
         self.asked, self.plans, self.served = asked, plans, served
         self.streams, self.entered, self.spending = streams, entered, spending
         self.began = time.monotonic()
         services = [p.service for p in plans]
         self.watch = Watch(progress, entered.sources, services)
-        self.tail = Tail(bus, _shown(plans), entered.sources, claims=claims)
+        self.newcomers = Newcomers(bus, _shown(plans), entered.sources, claims=claims)
         self.files = Files(asked.out, bus, progress, claims=claims) if asked.out else None
         self.board = Board(progress, entered.sources, services, self._totals(), spending)
         self.patience = Patience()
@@ -280,7 +280,7 @@ class Run:
         from streamproc.messages import plain
 
         live = {s.stream for s in self.entered.sources if s.live}
-        for topic, record in await self.tail.come():
+        for topic, record in await self.newcomers.come():
             if self.asked.quiet:
                 continue
             if self.asked.json:

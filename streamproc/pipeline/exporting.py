@@ -13,9 +13,9 @@ from streamproc.bus.contract import Bus
 from streamproc.errors import Misconfigured, did_you_mean
 from streamproc.messages import Description, Detection, Event, Incident, Life, Record, Source, Verdict
 from streamproc.pipeline import outputs, streams
+from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.parts import DECODE
 from streamproc.pipeline.progress import Progress
-from streamproc.pipeline.tail import Tail
 
 DETECT = "detect."
 
@@ -129,6 +129,6 @@ async def landed(
 ) -> list[Landed]:
     """What is there of these topics by now."""
     found = {s.stream: Landed(source=s, coverage=outputs.covered(progress, s, s.services)) for s in sources}
-    for name, record in await Tail(bus, tuple(topics), sources, claims=claims).come() if sources else ():
+    for name, record in await Newcomers(bus, tuple(topics), sources, claims=claims).come() if sources else ():
         found[record.stream].records.setdefault(name, {})[record.id] = record
     return list(found.values())

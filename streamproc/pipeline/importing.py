@@ -26,10 +26,10 @@ from streamproc.pipeline import importing_files as files
 from streamproc.pipeline import streams
 from streamproc.pipeline.importing_files import Brought
 from streamproc.pipeline.job import Entered
+from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.parts import Plan, plan_of, planned, readers
 from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.streams import Wanted
-from streamproc.pipeline.tail import Tail
 from streamproc.runner.cover import Cover, sub_key
 from streamproc.stages.replay import Original, is_replay
 from streamproc.topics import topic
@@ -234,7 +234,7 @@ WRITTEN = ("detections", "incidents", "descriptions")
 
 async def _said(bus: Bus, sources: Sequence[Source]) -> frozenset[str]:
     """Ids of what has been said in these lives."""
-    return frozenset(r.id for _, r in await Tail(bus, WRITTEN, sources).come()) if sources else frozenset()
+    return frozenset(r.id for _, r in await Newcomers(bus, WRITTEN, sources).come()) if sources else frozenset()
 
 
 async def _copies(bus: Bus, progress: Progress, placed: Sequence[Placed]) -> dict[str, dict[str, list[Answer]]]:
@@ -243,7 +243,7 @@ async def _copies(bus: Bus, progress: Progress, placed: Sequence[Placed]) -> dic
         p.source.stream: (await streams.revisions(bus, p.source.stream, p.source.generation - 1))[-1] for p in placed
     }
     found: dict[str, dict[str, dict[int, Answer]]] = {p.source.stream: {s: {} for s in p.copied} for p in placed}
-    for _, record in await Tail(bus, WRITTEN, list(lives.values())).come() if lives else ():
+    for _, record in await Newcomers(bus, WRITTEN, list(lives.values())).come() if lives else ():
         if not record.ended and record.service in found[record.stream]:
             found[record.stream][record.service][record.index] = record
     for stream, of in found.items():

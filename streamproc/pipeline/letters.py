@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streamproc.bus.contract import Bus
-from streamproc.errors import Expired
 from streamproc.messages import parse_id, record_id
-from streamproc.topics import DLQ, all_topics, partition_of
+from streamproc.pipeline.reading import stored_in
+from streamproc.topics import DLQ, all_topics, partition_of, stream_of
 from streamproc.wire import Stored
-
-BATCH, BATCH_BYTES = 100, 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def letter(stored: Stored) -> Letter:
         id=name,
         stored=stored,
         topic=stored.topic.removesuffix(DLQ),
-        stream=stored.key.split(b"\0", 1)[0].decode(errors="replace"),
+        stream=stream_of(stored.key),
         generation=sequence.generation if sequence else None,
         index=index,
         service=service,
@@ -77,25 +75,9 @@ async def letters(bus: Bus, stream: str | None = None) -> AsyncIterator[Letter]:
         for p in range(count) if stream is None else [partition_of(stream, bus.partitions)]:
             if p >= count:
                 continue
-            async for stored in _read(bus, name, p):
+            async for stored in stored_in(bus, name, p, *await bus.span(name, p)):
                 if (found := letter(stored)) and stream in (None, found.stream):
                     yield found
-
-
-async def _read(bus: Bus, name: str, p: int) -> AsyncIterator[Stored]:
-    span = await bus.span(name, p)
-    at = span.begin
-    while at < span.end:
-        try:
-            some = await bus.read(name, p, at, max_records=BATCH, max_bytes=BATCH_BYTES)
-        except Expired as e:
-            at = e.begin  # it has just gone; what is left stands behind it
-            continue
-        if not some:
-            return
-        for stored in some:
-            yield stored
-        at = some[-1].offset + 1
 
 
 def _header(stored: Stored, name: str) -> str:

@@ -25,9 +25,9 @@ from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Fatal, Misconfigured
 from streamproc.messages import Answer, Event, Record, Source
+from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.progress import KINDS, Progress
 from streamproc.pipeline.streams import Wanted
-from streamproc.pipeline.tail import Tail
 from streamproc.task import Task
 from streamproc.topics import topic
 from streamproc.video import address
@@ -171,7 +171,7 @@ class Files:
             return
         began = self._clock()
         found: dict[str, dict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
-        for name, record in await Tail(self._bus, [f.topic for f in FILES], sources, claims=self._claims).come():
+        for name, record in await Newcomers(self._bus, [f.topic for f in FILES], sources, claims=self._claims).come():
             found[record.stream][name][record.id] = record  # what a torn writer has said twice is there once
         for source in sources:
             of = {name: list(records.values()) for name, records in found[source.stream].items()}

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from streamproc import wire
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
-from streamproc.errors import Expired, Rejected
+from streamproc.errors import Expired
 from streamproc.messages import Window
+from streamproc.pipeline.reading import record_of
 from streamproc.stages.replay import Original
-from streamproc.topics import partition_of, topic
-from streamproc.wire import Stored
+from streamproc.topics import partition_of, stream_of
 
 BATCH, BATCH_BYTES = 200, 8 * 2**20
 SETTLE_S = 5.0
@@ -61,16 +60,9 @@ class Archive:
             return [], e.begin
         if not batch:
             return [], offset
-        key = stream.encode()  # a table's have more behind it
-        ours = [s for s in batch if s.value is not None and s.key.partition(b"\0")[0] == key]
-        return [r for s in ours if (r := await self._record(s)) is not None], batch[-1].offset + 1
-
-    async def _record(self, stored: Stored) -> Any | None:
-        try:
-            whole = await self._claims.check_out(stored) if self._claims else stored
-            return wire.decode(topic(stored.topic), whole)
-        except Rejected:
-            return None  # it becomes what is not there any more; `topics tail` shows it, with the reason
+        ours = [s for s in batch if s.value is not None and stream_of(s.key) == stream]
+        read = [await record_of(s, self._claims) for s in ours]  # what cannot be read is as good as gone
+        return [r for r in read if r is not None], batch[-1].offset + 1
 
     async def first_window(self, stream: str, generation: int) -> tuple[Window | None, int]:
         """The oldest window that is left of a life of a stream, and the offset at or before which it stands."""

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from streamproc import wire
 from streamproc.bus.contract import Bus
-from streamproc.errors import Expired, Rejected
 from streamproc.messages import Source, Window
 from streamproc.pipeline.parts import DECODE
 from streamproc.pipeline.progress import Progress
-from streamproc.topics import partition_of, topic
+from streamproc.pipeline.reading import record_of, stored_in
+from streamproc.topics import partition_of
 
 BACK = 256
 """Windows of a partition that are looked through."""
-BATCH, BATCH_BYTES = 64, 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +61,12 @@ def _lag_s(progress: Progress, source: Source) -> float:
 async def _last_pictures(bus: Bus, partition: int, feeds: dict[str, Source]) -> dict[str, datetime]:
     """Stream → when its newest picture was taken, as far as it stands among the last windows of a partition."""
     begin, end = await bus.span("windows", partition)
-    offset, found = max(begin, end - BACK), dict[str, datetime]()
-    while offset < end:
-        try:
-            batch = await bus.read("windows", partition, offset, max_records=BATCH, max_bytes=BATCH_BYTES)
-        except Expired as e:
-            offset = e.begin
-            continue
-        if not batch:
-            break
-        offset = batch[-1].offset + 1
-        for stored in batch:
-            try:
-                window: Window = wire.decode(topic("windows"), stored)
-            except Rejected:
-                continue  # `topics tail windows` shows it, with the reason; claims are as good as not there
-            source = feeds.get(window.stream)
-            if source and source.generation == window.generation and window.frames and window.utc:
-                begun_s = datetime.fromisoformat(window.utc).timestamp() - window.start_ms / 1000
-                at = datetime.fromtimestamp(
-                    begun_s + window.frames[-1].t_ms / 1000, tz=datetime.now().astimezone().tzinfo
-                )
-                found[window.stream] = max(at, found.get(window.stream, at))
+    found: dict[str, datetime] = {}
+    async for stored in stored_in(bus, "windows", partition, max(begin, end - BACK), end):
+        window: Window | None = await record_of(stored, None)  # claims are as good as not there
+        source = feeds.get(window.stream) if window else None
+        if window and source and source.generation == window.generation and window.frames and window.utc:
+            begun_s = datetime.fromisoformat(window.utc).timestamp() - window.start_ms / 1000
+            at = datetime.fromtimestamp(begun_s + window.frames[-1].t_ms / 1000, tz=datetime.now().astimezone().tzinfo)
+            found[window.stream] = max(at, found.get(window.stream, at))
     return found

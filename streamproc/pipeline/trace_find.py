@@ -11,15 +11,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from streamproc import wire
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
-from streamproc.errors import Expired, Rejected
 from streamproc.messages import Record, Source
-from streamproc.topics import partition_of, topic
+from streamproc.pipeline.reading import BATCH, record_of, stored_in
+from streamproc.topics import partition_of, stream_of
 from streamproc.wire import Stored
 
-BATCH, BATCH_BYTES = 500, 4 * 2**20
 NEAR = 128
 """Offsets; closer than this reading on is cheaper than looking again."""
 OFF = 4096 + 2000
@@ -94,28 +92,10 @@ class Finder:
         return max(ends, default=None)
 
     async def _from(self, name: str, at: int, end: int, *, batch: int = BATCH) -> AsyncIterator[Landed]:
-        """Ours, from an offset on, that can be read; batches grow, for others' records may lie between ours."""
-        while at < end:
-            try:
-                some = await self.bus.read(
-                    name, self._partition, at, max_records=min(batch, BATCH), max_bytes=BATCH_BYTES
-                )
-            except Expired as e:
-                at = e.begin  # it has just gone; what is left stands behind it
+        """Ours, in [at, end), that can be read. Others' records may lie between them."""
+        async for stored in stored_in(self.bus, name, self._partition, at, end, first=batch):
+            if stream_of(stored.key) != self.source.stream or stored.value is None:
                 continue
-            if not some:
-                return
-            at, batch = some[-1].offset + 1, 2 * batch
-            for stored in some:
-                if (record := await self._record(name, stored)) is not None:
-                    yield Landed(stored, record)
-
-    async def _record(self, name: str, stored: Stored) -> Record | None:
-        if stored.key.split(b"\0", 1)[0] != self.source.stream.encode() or stored.value is None:
-            return None
-        try:
-            whole = await self.claims.check_out(stored) if self.claims else stored
-            record: Record = wire.decode(topic(name), whole)
-        except Rejected:
-            return None  # `topics tail` shows it, with the reason
-        return record if record.generation == self.source.generation else None
+            record: Record | None = await record_of(stored, self.claims)
+            if record is not None and record.generation == self.source.generation:
+                yield Landed(stored, record)

@@ -25,9 +25,9 @@ from streamproc.errors import Misconfigured
 from streamproc.formats import submission
 from streamproc.pipeline import importing, importing_files
 from streamproc.pipeline.importing_files import Brought, File, Format
+from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.progress import followed
 from streamproc.pipeline.streams import newest
-from streamproc.pipeline.tail import Tail
 from streamproc.task import load
 from streamproc.topics import deployment
 from streamproc.wire import Entry
@@ -170,7 +170,7 @@ async def opened(path: str = "streamproc.db") -> Embedded:
 
 async def ids(bus: Bus, stream: str, *topics: str) -> list[str]:
     source = (await newest(bus))[stream]
-    return [r.id for _, r in await Tail(bus, topics, [source]).come()]
+    return [r.id for _, r in await Newcomers(bus, topics, [source]).come()]
 
 
 def brought(rows: dict[float, str], model: str = "imported") -> list[Brought]:

@@ -132,8 +132,8 @@ async def _in_windows(told: Settings, streams: Sequence[str], *, at_most: float)
 
 async def _windows(told: Settings, stream: str) -> AsyncGenerator[list[tuple[int, bytes]]]:
     """The pictures of each window that has any."""
-    from streamproc import wire
     from streamproc.cli.records import Wanted, records
+    from streamproc.pipeline.reading import record_of
     from streamproc.settings import open_claims
     from streamproc.topics import partition_of, topic
 
@@ -144,8 +144,8 @@ async def _windows(told: Settings, stream: str) -> AsyncGenerator[list[tuple[int
         wanted = Wanted(stream, None, None)
         async for stored in records(bus, of, parts, wanted, last=None, follow=False):
             if stored.key.decode(errors="replace") == stream and stored.value is not None:
-                window = wire.decode(of, await claims.check_out(stored))
-                if window.frames:
+                window = await record_of(stored, claims)
+                if window and window.frames:
                     yield [(one.t_ms, one.jpeg) for one in window.frames]
 
 
