@@ -21,10 +21,7 @@ from streamproc.models.prompt import Picture, Prompt
 from streamproc.stage import Fold, Look, Row
 from streamproc.stages.asking import Models, asked, spoken
 from streamproc.stages.form import Fields, explained, said, schema
-from streamproc.stages.options import Asking, ModelName, Stretches, Text, Told, filled
-
-AHEAD: Final = 256
-"""Windows that decoding runs ahead of those who wait for the answer, where a task says nothing else."""
+from streamproc.stages.options import Asking, ModelName, Stretches, Text, Told, ahead, filled
 
 SYSTEM: Final = "You are shown the beginning of a video in time order. Say what is to be seen in it, and nothing else."
 PROMPT: Final = """Others will watch this video piece by piece and need to know what it is. Answer with JSON:
@@ -137,7 +134,7 @@ class Contextualiser(Fold):
             self._see(opening, row, options)
         if opening is None or opening.closed or not (row.ended or opening.pictures):
             return [], opening
-        if not opening.over(row, options, ahead=source.task.get("ahead", AHEAD)):
+        if not opening.over(row, options, ahead=ahead(source)):
             return [], opening
         return [await self._asked(opening, row, options, source)], _closed(opening)
 

@@ -27,6 +27,8 @@ from msgspec import Struct
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Source, Window
 from streamproc.stage import Follow, Pace
+from streamproc.stages.options import ahead
+from streamproc.stages.revisions import holds_until
 from streamproc.video import address
 from streamproc.video.address import Address
 from streamproc.video.choice import Every
@@ -42,7 +44,6 @@ from streamproc.video.watched import SETTLED_S, Watched
 from streamproc.video.windows import UNREADABLE, Cut, gap
 from streamproc.video.workers import Workers
 
-AHEAD = 256
 PAUSED = "paused"
 MARK = 8
 """Bytes by which a file is known again; a folder of a hundred thousand makes a cursor of a megabyte."""
@@ -50,7 +51,7 @@ LOOK_EVERY_S = 2.0
 """At a folder that is watched."""
 
 
-class Place(Struct, frozen=True, array_like=True):
+class Cursor(Struct, frozen=True, array_like=True):
     """How far a stream has come."""
 
     index: int
@@ -62,20 +63,19 @@ class Place(Struct, frozen=True, array_like=True):
     """Of a folder that is watched: marks of the videos that have become streams."""
 
 
-Step = tuple[Sequence[Window | Source], Place]
+Step = tuple[Sequence[Window | Source], Cursor]
 
 
 class Decode(Follow):
     """`workers` decode files; each feed has one of its own, so that nobody waits for another."""
 
     reads, writes = ("sources",), ("windows",)
-    Cursor: ClassVar[Any] = Place
+    Cursor: ClassVar[Any] = Cursor
 
     def __init__(
         self,
         workers: Workers,
         *,
-        ahead: int = AHEAD,
         limits: Limits | None = None,
         slice_s: float = SLICE_S,
         secrets: Mapping[str, str] | None = None,
@@ -84,15 +84,13 @@ class Decode(Follow):
         monotonic: Callable[[], float] = time.monotonic,
         random: Random | None = None,
     ) -> None:
-        """`ahead` where a task does not say; `secrets` instead of the environment; `settled_s` of files in watched folders."""
-        if ahead < 1:
-            raise Misconfigured(f"decoding ahead by {ahead} windows: it must be 1 or more")
+        """`secrets` instead of the environment; `settled_s` of files in watched folders."""
         self._workers, self._limits, self._slice_s = workers, limits or Limits(), slice_s
-        self._ahead, self._secrets, self._settled_s = ahead, secrets, settled_s
+        self._secrets, self._settled_s = secrets, settled_s
         self._now, self._monotonic, self._random = now, monotonic, random or Random()
 
-    async def run(self, source: Source, cursor: Place | None, look: Pace) -> AsyncGenerator[Step]:
-        at = cursor or Place(0)
+    async def run(self, source: Source, cursor: Cursor | None, look: Pace) -> AsyncGenerator[Step]:
+        at = cursor or Cursor(0)
         if at.ended or source.state == "paused":
             return
         if source.state == "removed":
@@ -100,24 +98,26 @@ class Decode(Follow):
             return
         while not at.ended:
             here = look.in_force(source.stream, source.generation, at.index) or source
-            until = _changes(here, source, look, at.index)
+            until = None  # the newest that is known holds for ever
+            if here.revision < source.revision:
+                until = holds_until(source, look, at.index, source.from_index)
             if until is None and here.state != "active":
                 return  # the table is ahead of us; what it says begins a run of its own
             async with aclosing(self._stretch(here, at, until, look)) as steps:
                 async for records, at in steps:
                     yield records, at
 
-    def otherwise(self, source: Source, cursor: Place | None, reason: str) -> tuple[Sequence[Window], Place]:  # noqa: ARG002  # the reason is told by the dead letter
+    def otherwise(self, source: Source, cursor: Cursor | None, reason: str) -> tuple[Sequence[Window], Cursor]:  # noqa: ARG002  # the reason is told by the dead letter
         """A file that cannot be read ends with a failed window, so that nobody takes it for complete. A feed has no end:
         it goes on when a revision says what it should have said."""
-        at = cursor or Place(0)
+        at = cursor or Cursor(0)
         if source.live or at.ended:
             return [], at
         start_ms, end_ms = source.grid.starts_ms(at.index), source.grid.starts_ms(at.index + 1)
         lost = Window.of(source, index=at.index, start_ms=start_ms, end_ms=end_ms, outcome="failed", reason=UNREADABLE)
-        return [lost, _ended(source, at.index + 1)], Place(at.index + 1, ended=True)
+        return [lost, _ended(source, at.index + 1)], Cursor(at.index + 1, ended=True)
 
-    async def _stretch(self, here: Source, at: Place, until: int | None, look: Pace) -> AsyncGenerator[Step]:
+    async def _stretch(self, here: Source, at: Cursor, until: int | None, look: Pace) -> AsyncGenerator[Step]:
         """Windows of one revision: [at, until)."""
         try:
             cut = Cut.on(here.grid, sampling_of(here.task.get("sampling") or {}, here.grid))
@@ -141,19 +141,18 @@ class Decode(Follow):
                 yield step
 
     def _file(
-        self, here: Source, cut: Cut, place: Address, at: Place, until: int | None, look: Pace
+        self, here: Source, cut: Cut, place: Address, at: Cursor, until: int | None, look: Pace
     ) -> AsyncGenerator[Step]:
-        ahead = here.task.get("ahead") or self._ahead
         steps = decode(self._workers, here, place, cut, cursor=at.index, limits=self._limits, slice_s=self._slice_s)
-        return _paced(_before(until, here, cut, steps), here, look, ahead)
+        return _paced(_before(until, here, cut, steps), here, look)
 
     async def _feed(
-        self, here: Source, cut: Cut, place: Address, keep: Keep | None, at: Place, until: int | None, look: Pace
+        self, here: Source, cut: Cut, place: Address, keep: Keep | None, at: Cursor, until: int | None, look: Pace
     ) -> AsyncGenerator[Step]:
         began_ms = self._begins_ms(here, cut) if at.began_ms is None else at.began_ms
         cut = replace(cut, began=datetime.fromtimestamp(began_ms / 1000, UTC))
         if here.state == PAUSED and until is not None:
-            yield [gap(cut, here, at.index, until, PAUSED)], Place(until, began_ms)
+            yield [gap(cut, here, at.index, until, PAUSED)], Cursor(until, began_ms)
             return
         since_s = self._now() - began_ms / 1000
         async with Workers(1) as worker:
@@ -169,9 +168,9 @@ class Decode(Follow):
             )
             async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
                 async for records, index in steps:
-                    yield [await _kept(r, here, look) for r in records], Place(index, began_ms)
+                    yield [await _kept(r, here, look) for r in records], Cursor(index, began_ms)
 
-    async def _folder(self, here: Source, folder: Path, at: Place) -> AsyncGenerator[Step]:
+    async def _folder(self, here: Source, folder: Path, at: Cursor) -> AsyncGenerator[Step]:
         """No windows of its own: each video that has stopped growing there is a stream, under the task as it stands then.
         What has become one once does not again, whatever becomes of the file."""
         watched = Watched(folder, settled_s=self._settled_s, clock=self._monotonic)
@@ -224,18 +223,6 @@ def _unknown(watched: Watched, known: set[bytes]) -> list[tuple[Found, bytes]]:
     return [(one, mark) for one, mark in marked if mark not in known]
 
 
-def _changes(here: Source, newest: Source, look: Pace, index: int) -> int | None:
-    """The first number behind `index` that is made under another revision; None: no revision known begins later."""
-    if here.revision >= newest.revision:
-        return None
-    same, other = index, newest.from_index  # revisions only grow with the numbers, so halving finds the place
-    while other - same > 1:
-        middle = (same + other) // 2
-        found = look.in_force(here.stream, here.generation, middle)
-        same, other = (middle, other) if found is None or found.revision == here.revision else (same, middle)
-    return other
-
-
 async def _kept(window: Window, here: Source, look: Pace) -> Window:
     """A window of a feed; without its pictures where those who look at them are too far behind for its lag policy."""
     if here.lag == BLOCK or not window.frames:
@@ -263,17 +250,15 @@ def _cut_short(record: Window, until: int, here: Source, cut: Cut) -> Window:
     return gap(cut, here, record.index, until, record.reason, record.outcome)
 
 
-async def _paced(
-    steps: AsyncGenerator[tuple[list[Window], int]], here: Source, look: Pace, ahead: int
-) -> AsyncGenerator[Step]:
+async def _paced(steps: AsyncGenerator[tuple[list[Window], int]], here: Source, look: Pace) -> AsyncGenerator[Step]:
     """In portions small enough that the slowest reader never waits for the rest of a slice."""
-    size = max(1, ahead // 4)
+    size = max(1, ahead(here) // 4)
     async with aclosing(steps):
         async for records, index in steps:
             for i in range(0, len(records), size):
                 part = records[i : i + size]
-                await look.room(here, part[-1].index, ahead=ahead)
-                yield part, Place(part[-1].until if i + size < len(records) else index, ended=part[-1].ended)
+                await look.room(here, part[-1].index, ahead=ahead(here))
+                yield part, Cursor(part[-1].until if i + size < len(records) else index, ended=part[-1].ended)
 
 
 def _ended(source: Source, count: int) -> Window:

@@ -9,7 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -117,6 +117,15 @@ class Stretches(Section):
         count = max(1, round(Fraction(self.every_s) / Fraction(grid.step)))
         begin = grid.first + (index - grid.first) // count * count
         return max(0, begin), begin + count
+
+
+AHEAD: Final = 256
+"""Where a task does not say."""
+
+
+def ahead(source: Source) -> int:
+    """Windows that decoding may run ahead of the slowest reader."""
+    return source.task.get("ahead") or AHEAD
 
 
 _VARIABLE = re.compile(r"\{([a-z][a-z_]*)\}")

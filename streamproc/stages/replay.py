@@ -24,6 +24,8 @@ from msgspec.structs import replace
 from streamproc.errors import Rejected
 from streamproc.messages import Record, Source, Window
 from streamproc.stage import Follow, Pace
+from streamproc.stages.options import ahead
+from streamproc.stages.revisions import holds_until
 from streamproc.video.keep import UNREACHABLE
 from streamproc.video.recipe import sampling_of
 from streamproc.video.recorded import Footage, again
@@ -33,8 +35,6 @@ SCHEME = "replay:"
 EXPIRED = "expired"
 FOOTAGE = "footage"
 ROOT = "decode"
-AHEAD = 256
-"""Where a task does not say."""
 SLICE_S = 60
 """Seconds of a recording that are decoded at once."""
 
@@ -143,7 +143,7 @@ class Archive(Protocol):
         or where no more of them will come."""
 
 
-class Place(Struct, frozen=True, array_like=True):
+class Cursor(Struct, frozen=True, array_like=True):
     """How far a replay of windows has come."""
 
     index: int
@@ -195,7 +195,7 @@ class Replay(Follow):
         self, source: Source, original: Original, cursor: msgspec.Raw | None, look: Pace
     ) -> AsyncGenerator[Step]:
         """From the cursor to the end, whoever has the pictures."""
-        at = Place(0, original.offset) if cursor is None else msgspec.msgpack.decode(cursor, type=Place)
+        at = Cursor(0, original.offset) if cursor is None else msgspec.msgpack.decode(cursor, type=Cursor)
         if at.ended or source.state == "paused":
             return
         if source.state == "active":
@@ -204,11 +204,11 @@ class Replay(Follow):
                 async for records, at in portions:
                     yield records, at
         last = look.in_force(source.stream, source.generation, at.index) or source
-        yield [_ended(last, original, at.index)], Place(at.index, at.offset, ended=True)
+        yield [_ended(last, original, at.index)], Cursor(at.index, at.offset, ended=True)
 
     async def _said_again(
-        self, source: Source, original: Original, at: Place, look: Pace
-    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
+        self, source: Source, original: Original, at: Cursor, look: Pace
+    ) -> AsyncGenerator[tuple[Sequence[Window], Cursor]]:
         whole = original.until - original.begin
         async with aclosing(self._archive.windows(original, at.offset)) as parts:
             async for found, behind in parts:
@@ -216,11 +216,11 @@ class Replay(Follow):
                     yield records, place
                     at = place
         if at.index < whole:
-            yield _gaps(source, original, look, at.index, whole), Place(whole, at.offset)
+            yield _gaps(source, original, look, at.index, whole), Cursor(whole, at.offset)
 
     async def _recorded(
-        self, source: Source, original: Original, at: Place, look: Pace
-    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
+        self, source: Source, original: Original, at: Cursor, look: Pace
+    ) -> AsyncGenerator[tuple[Sequence[Window], Cursor]]:
         """A feed's pictures of a stretch after the other, for as long as they fit into memory with ease."""
         cut = Cut.on(source.grid, sampling_of(source.task.get("sampling") or {}, source.grid))
         if original.began_ms is not None:
@@ -230,12 +230,12 @@ class Replay(Follow):
         for begin in range(at.index, whole, most):
             records = await again(self._footage, source, cut, begin, min(begin + most, whole), reach=reach)
             for part in _parts(source, records):
-                await look.room(source, part[-1].index, ahead=_ahead(source))
-                yield part, Place(part[-1].until, at.offset)
+                await look.room(source, part[-1].index, ahead=ahead(source))
+                yield part, Cursor(part[-1].until, at.offset)
 
     async def _portions(
-        self, source: Source, original: Original, found: Sequence[Window], at: Place, behind: int, look: Pace
-    ) -> AsyncGenerator[tuple[Sequence[Window], Place]]:
+        self, source: Source, original: Original, found: Sequence[Window], at: Cursor, behind: int, look: Pace
+    ) -> AsyncGenerator[tuple[Sequence[Window], Cursor]]:
         """What has been read, said again as the slowest reader has room for it. The original is read anew from where this
         began until all of it is said."""
         records, index = list[Window](), at.index
@@ -248,8 +248,8 @@ class Replay(Follow):
             records += _again(source, look, window, lo, hi, original.begin)
             index = hi
         for part in _parts(source, records):
-            await look.room(source, part[-1].index, ahead=_ahead(source))
-            yield part, Place(part[-1].until, behind if part[-1] is records[-1] else at.offset)
+            await look.room(source, part[-1].index, ahead=ahead(source))
+            yield part, Cursor(part[-1].until, behind if part[-1] is records[-1] else at.offset)
 
     # footage of files
 
@@ -273,13 +273,9 @@ class Replay(Follow):
                 return
 
 
-def _ahead(source: Source) -> int:
-    return source.task.get("ahead") or AHEAD
-
-
 def _parts(source: Source, records: Sequence[Window]) -> Iterator[Sequence[Window]]:
     """Portions small enough that the slowest reader never waits for the rest of what was read."""
-    size = max(1, _ahead(source) // 4)
+    size = max(1, ahead(source) // 4)
     return (records[i : i + size] for i in range(0, len(records), size))
 
 
@@ -357,7 +353,7 @@ def _lost(source: Source, original: Original, cursor: msgspec.Raw | None) -> tup
         outcome="failed",
         reason=UNREACHABLE if original.at == FOOTAGE else UNREADABLE,
     )
-    return [*([lost] if index < whole else []), _ended(source, original, whole)], Place(whole, 0, ended=True)
+    return [*([lost] if index < whole else []), _ended(source, original, whole)], Cursor(whole, 0, ended=True)
 
 
 def _gaps(source: Source, original: Original, look: Pace, lo: int, hi: int) -> list[Window]:
@@ -378,17 +374,11 @@ def _gaps(source: Source, original: Original, look: Pace, lo: int, hi: int) -> l
 
 
 def _by_revision(source: Source, look: Pace, lo: int, hi: int) -> list[tuple[int, int, Source]]:
-    """[lo, hi) cut where revisions begin. They only grow with the numbers, so halving finds the places."""
+    """[lo, hi) cut where revisions begin."""
     parts = []
     while lo < hi:
         here = look.in_force(source.stream, source.generation, lo) or source
-        same, other = lo, hi
-        while other - same > 1:
-            middle = (same + other) // 2
-            found = look.in_force(source.stream, source.generation, middle)
-            same, other = (middle, other) if found is None or found.revision == here.revision else (same, middle)
-        last = look.in_force(source.stream, source.generation, hi - 1)
-        until = hi if last is None or last.revision == here.revision else other
+        until = holds_until(source, look, lo, hi)
         parts.append((lo, until, here))
         lo = until
     return parts

@@ -13,7 +13,7 @@ from streamproc import wire
 from streamproc.bus.contract import Bus
 from streamproc.messages import Coverage, Source
 from streamproc.ranges import Ranges
-from streamproc.stages.decode import AHEAD
+from streamproc.stages.options import AHEAD
 from streamproc.topics import topic
 from streamproc.wire import Stored
 from tests.chaos.pipeline_weather import DESCRIBE, SERVICES, A, B

@@ -50,7 +50,10 @@ SEES: dict[str, frozenset[str]] = {
 
 APART = ("stages", "bus")
 """In these the parts are peers that do not know each other; what peers share stands beside them in files named here."""
-SHARED = {"bus": {"contract", "spread", "claims", "table", "wanted"}, "stages": {"options", "asking", "form"}}
+SHARED = {
+    "bus": {"contract", "spread", "claims", "table", "wanted"},
+    "stages": {"options", "asking", "form", "revisions"},
+}
 
 EXPORTED: dict[str, set[str]] = {
     "streamproc": {"__version__"},
