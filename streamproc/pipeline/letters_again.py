@@ -37,7 +37,6 @@ REASON = "not-replayed"
 """Of what lies between the letters."""
 MOST_BYTES = 256 * 2**20
 """Of one stream's letters: they land in one transaction."""
-SOURCES = "sources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +261,8 @@ async def _contexts(bus: Bus, source: Source, made: Source, service: str) -> lis
     table = await bus.follow("contexts", partition_of(source.stream, bus.partitions))
     found: list[Entry] = []
     for stored in table.under(source.stream.encode() + b"\0"):
-        record: Context = wire.decode(topic("contexts"), stored)
-        if record.generation == source.generation and not record.ended:
+        record: Context | None = wire.row(stored)
+        if record and record.generation == source.generation and not record.ended:
             identity = record_id(record.service, record.root, made.stream, 0, record.index)
             copy = replace(record, id=identity, stream=made.stream, generation=0, revision=0)
             found.append(wire.encode(copy, partitions=bus.partitions, time=_now(), sub=(f"0.{record.from_}",)))

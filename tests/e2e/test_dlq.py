@@ -15,7 +15,7 @@ from streamproc.bus.embedded import Embedded
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from streamproc.messages import Record
-from streamproc.topics import deployment, partition_of, topic
+from streamproc.topics import deployment, key_of, partition_of, topic
 from streamproc.wire import Entry
 from tests.e2e.answers import MODEL, Scripted, scripted
 from tests.e2e.films import film
@@ -168,6 +168,16 @@ def test_a_row_that_a_fold_could_not_do_is_done_again_from_all_its_letters(
         if r.stream == "match@dlq-1" and r.event is not None and r.event.state == "close"
     ]
     assert {v.model for v in event.votes} == {MODEL, "observer"}
+
+
+def test_a_context_that_cannot_be_read_keeps_no_letter_from_being_done_again(
+    match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failed(match, "--set", "context.model=observer")
+    publish([Entry("contexts", partition_of("match", 16), key_of("match", "0", "junk"), b"{")])
+    letters = lines(capfd, "dlq", "list")
+    assert streamproc("dlq", "replay", *(one["id"] for one in letters)) == Code.DONE
+    assert any(r.stream == "match@dlq-1" for r in records("windows"))
 
 
 @pytest.mark.parametrize(
