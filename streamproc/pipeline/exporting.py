@@ -11,7 +11,7 @@ from typing import Any
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Misconfigured, did_you_mean
-from streamproc.messages import Description, Detection, Event, Incident, Life, Record, Source, Verdict
+from streamproc.messages import Description, Detection, Incident, Life, Record, Source, Verdict
 from streamproc.pipeline import outputs, streams
 from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.parts import DECODE
@@ -41,14 +41,8 @@ class Landed:
 
     def found(self) -> list[Found]:
         """Every event as it stands, in the order in which they began, with the verdict on it if there is one."""
-        events: dict[str, Event] = {}
-        for event in self.of("events"):
-            if event.event is not None:
-                known = events.get(event.event.id)
-                if known is None or known.event is None or known.event.revision <= event.event.revision:
-                    events[event.event.id] = event
         judged = {v.inputs[0]: v for v in self.verdicts() if v.inputs}
-        rows = [Found(e.event, judged.get(e.id)) for e in events.values() if e.event is not None]
+        rows = [Found(life, judged.get(record.id)) for record, life in outputs.newest(self.of("events"))]
         return sorted(rows, key=lambda f: (f.event.start_ms, f.event.time_ms, _number(f.event.id)))
 
     def verdicts(self) -> list[Verdict]:

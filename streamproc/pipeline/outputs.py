@@ -24,7 +24,7 @@ from streamproc import __version__
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Fatal, Misconfigured
-from streamproc.messages import Answer, Event, Record, Source
+from streamproc.messages import Answer, Event, Life, Record, Source
 from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.progress import KINDS, Progress
 from streamproc.pipeline.streams import Wanted
@@ -50,17 +50,18 @@ def _as_they_are(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
     return (_row(r) for r in records if not r.ended)
 
 
-def _as_they_stand(records: Sequence[Event]) -> Iterable[dict[str, Any]]:
+def newest(records: Iterable[Event]) -> list[tuple[Event, Life]]:
     """Every event once, as its last revision says."""
-    last: dict[str, Event] = {}
+    last: dict[str, tuple[Event, Life]] = {}
     for record in records:
-        if record.event is not None:
-            known = last.get(record.event.id)
-            if known is None or known.event is None or known.event.revision <= record.event.revision:
-                last[record.event.id] = record
-    for record in last.values():
-        assert record.event is not None, "only those are kept"
-        yield {"index": record.index, **msgspec.to_builtins(record.event)}
+        life = record.event
+        if life is not None and (life.id not in last or last[life.id][1].revision <= life.revision):
+            last[life.id] = record, life
+    return list(last.values())
+
+
+def _as_they_stand(records: Sequence[Event]) -> Iterable[dict[str, Any]]:
+    return ({"index": record.index, **msgspec.to_builtins(life)} for record, life in newest(records))
 
 
 def _where_something_is(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
@@ -136,6 +137,26 @@ def spent(records: Iterable[Record]) -> dict[str, dict[str, int]]:
     return by_model
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What had been accounted for of a stream at one moment."""
+
+    complete: bool
+    coverage: Sequence[dict[str, Any]]
+    outcomes: Mapping[str, Mapping[str, float]]
+    """Service → seconds of the stream by outcome."""
+
+    @classmethod
+    def of(cls, progress: Progress, source: Source) -> Heard:
+        services = source.services
+        accounts = {service: progress.of(source, service) for service in services}
+        return cls(
+            progress.complete(source, services),
+            covered(progress, source, services),
+            {s: {kind: round(a.seconds(kind), 3) for kind in (*KINDS, "missing")} for s, a in accounts.items()},
+        )
+
+
 class Unwritable(Fatal):
     """Results have landed, and their files cannot be written."""
 
@@ -170,34 +191,31 @@ class Files:
         if not sources:
             return
         began = self._clock()
+        heard = {s.stream: Heard.of(self._progress, s) for s in sources}  # before what it speaks of, which may grow
         found: dict[str, dict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
         for name, record in await Newcomers(self._bus, [f.topic for f in FILES], sources, claims=self._claims).come():
             found[record.stream][name][record.id] = record  # what a torn writer has said twice is there once
         for source in sources:
             of = {name: list(records.values()) for name, records in found[source.stream].items()}
-            await asyncio.to_thread(self._write_one, source, of)
+            await asyncio.to_thread(self._write_one, source, heard[source.stream], of)
+            if heard[source.stream].complete:
+                self.written.add(source.stream)
         self._next_at = self._clock() + PATIENCE * (self._clock() - began)
 
-    def _write_one(self, source: Source, found: Mapping[str, list[Record]]) -> None:
-        folder, services = self._folder / source.stream, source.services
-        write(
-            folder,
-            {f.topic: found.get(f.topic, []) for f in FILES if _writes(source, f.topic)},
-            covered(self._progress, source, services),
-        )
-        complete = self._progress.complete(source, services)
+    def _write_one(self, source: Source, heard: Heard, found: Mapping[str, list[Record]]) -> None:
+        """In a thread, which has no business with what is heard meanwhile."""
+        folder = self._folder / source.stream
+        write(folder, {f.topic: found.get(f.topic, []) for f in FILES if _writes(source, f.topic)}, heard.coverage)
         said = {
             "stream": source.stream,
-            "complete": complete,
+            "complete": heard.complete,
             "source": {"uri": source.uri, "digest": digest_of(source.uri)},
             "task": source.task,
             "streamproc": __version__,
             "models": spent(r for records in found.values() for r in records),
-            "outcomes": _outcomes(self._progress, source),
+            "outcomes": heard.outcomes,
         }
         _replace(folder / SUMMARY, _document(said))
-        if complete:
-            self.written.add(source.stream)
 
     def unreadable(self, stream: str, why: str, task: Task) -> None:
         """A stream of which nothing could be looked at."""
@@ -214,12 +232,6 @@ PATIENCE = 10.0
 def _writes(source: Source, name: str) -> bool:
     """Some service of the stream writes that topic."""
     return any(service.partition(".")[0] in topic(name).writers for service in source.services)
-
-
-def _outcomes(progress: Progress, source: Source) -> dict[str, dict[str, float]]:
-    """Service → seconds of the stream by outcome."""
-    accounts = {service: progress.of(source, service) for service in source.services}
-    return {s: {kind: round(a.seconds(kind), 3) for kind in (*KINDS, "missing")} for s, a in accounts.items()}
 
 
 # summaries ----------------------------------------------------------------------------------------------------------
