@@ -5,7 +5,7 @@ Whom the pool asks, how often, and what an outage means is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -49,10 +49,8 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
     texts = [s.text for a in answers for s in a.reply.samples]
     if sample is not None:
         texts = [answers[0].reply.samples[sample].text]
-    said, notes = sum(map(len, texts)), [n for a in answers for n in a.notes]
-    if said > RAW_MOST:
-        texts = [text[: RAW_MOST // len(texts)] for text in texts]
-        notes.append(f"raw cut to {sum(map(len, texts)):,} of {said:,} characters")
+    said, texts = sum(map(len, texts)), kept(texts)
+    notes = [*(n for a in answers for n in a.notes), *left_out(texts, said)]
     samples = [s for a in answers for s in a.reply.samples]
     if any(s.reasoning for s in samples) and not any(s.text.strip() for s in samples):
         cut = any(s.finish == "length" for s in samples)
@@ -60,7 +58,7 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
     return {
         "model": answers[-1].model,
         "prompt": answers[0].prompt,
-        "raw": texts[0] if len(texts) == 1 else orjson.dumps([_sound(t) for t in texts]).decode(),
+        "raw": texts[0] if len(texts) == 1 else orjson.dumps([sound(t) for t in texts]).decode(),
         "tokens": Tokens(
             into=sum(a.tokens.into for a in answers),
             cached=sum(a.tokens.cached for a in answers),
@@ -75,6 +73,17 @@ def spoken(*answers: Answer, sample: int | None = None, **more: Any) -> dict[str
     }
 
 
+def kept(texts: Sequence[str]) -> list[str]:
+    """Of each as much as a record carries of all."""
+    return [t[: RAW_MOST // len(texts)] for t in texts] if sum(map(len, texts)) > RAW_MOST else list(texts)
+
+
+def left_out(texts: Sequence[str], said: int) -> list[str]:
+    """How much that is, in words, where it is not all that was said."""
+    left = sum(map(len, texts))
+    return [f"raw cut to {left:,} of {said:,} characters"] if left < said else []
+
+
 async def asked(models: Models, model: str, prompt: Prompt, options: Asking, source: Source) -> Answer:
     """One call, as the options say."""
     call = Call(prompt=prompt, samples=options.samples, max_tokens=options.max_tokens, params=options.params())
@@ -87,7 +96,7 @@ async def ask(models: Models, model: str, call: Call, source: Source, *, deadlin
     return await models.ask(model, call, stream=source.stream, live=source.live, deadline_s=deadline_s, budgets=budgets)
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """Half characters cannot be written down."""
     return text.encode(errors="replace").decode()
 
@@ -111,11 +120,12 @@ def told(context: Context | None) -> dict[str, str]:
     """The variable `context` of prompts: `name: value` a line."""
     fields = (context.fields if context else None) or {}
     return {
-        "context": "\n".join(f"{name}: {_plain(value)}" for name, value in fields.items() if value not in (None, ""))
+        "context": "\n".join(f"{name}: {plain(value)}" for name, value in fields.items() if value not in (None, ""))
     }
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """As a prompt shows it."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 

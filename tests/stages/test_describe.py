@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -36,9 +38,12 @@ from streamproc.messages import (
 )
 from streamproc.models.call import Call
 from streamproc.runner.look import source_key
+from streamproc.stages.asking import RAW_MOST
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
-from streamproc.stages.describe.stage import NOT_CLOSED, UNREADABLE, Describe, Options
+from streamproc.stages.describe.shown import Shown
+from streamproc.stages.describe.stage import Describe, Options
+from streamproc.stages.reasons import NOT_CLOSED, UNREADABLE
 from streamproc.video.jobs import Reach
 from streamproc.video.keep import UNREACHABLE
 from tests.models.corpus.fuzz import strings
@@ -389,23 +394,50 @@ def test_whatever_a_model_says_has_fields_by_the_schema_or_is_unreadable(seed: i
     story()
 
 
+CASE = Case(
+    rounds=[Round.model_validate(r) for r in ROUNDS], pictures=(), system=None, context=None,
+    values={"event": "it", "frames": "1"}, samples=4, max_tokens=100, params={}, penalty_most=1.5,
+)  # fmt: skip
+
+
 def test_what_is_known_between_two_calls_is_plain_and_goes_on_where_it_was() -> None:
-    case = Case(
-        rounds=[Round.model_validate(r) for r in ROUNDS], pictures=(), system=None, context=None,
-        values={"event": "it", "frames": "1"}, samples=4, max_tokens=100, params={}, penalty_most=1.5,
-    )  # fmt: skip
     models, so_far, questions = by_round(), SoFar(), []
 
     def kept(known: SoFar) -> SoFar:
         return msgspec.msgpack.decode(msgspec.msgpack.encode(known), type=SoFar)
 
-    while call := next_call(case, so_far):
+    while call := next_call(CASE, so_far):
         questions.append(call.prompt.question)
-        assert next_call(case, kept(so_far)) == call
-        so_far = kept(heard(case, so_far, answered(models, call)))
+        assert next_call(CASE, kept(so_far)) == call
+        so_far = kept(heard(CASE, so_far, answered(models, call)))
     assert len(questions) == len(ROUNDS)
     assert so_far.fields == FACTS | TEXTS | TOGETHER
     assert left(SoFar(found={"a": 1})).fields == {"a": 1}
+
+
+@told
+async def test_of_very_long_texts_a_record_carries_as_much_as_fits_and_says_how_much_is_left_out() -> None:
+    story = Story.of()
+    story.clip()
+    story.incident()
+    long = "so be it " * 10_000
+    asked = by_round()
+    models = Scripted(lambda call: [f"{orjson.dumps(said).decode()}\n{long}" for said in asked.says(call)])  # type: ignore[union-attr]  # it raises nothing
+    (found,) = await story.told(models)
+    assert found.fields == FACTS | TEXTS | TOGETHER
+    texts = orjson.loads(found.raw or "")
+    assert len(texts) == 12
+    assert RAW_MOST - 12 < sum(map(len, texts)) <= RAW_MOST
+    assert all(text.startswith("{") for text in texts)
+    assert re.search(r"; raw cut to 65,532 of 1,08\d,\d{3} characters$", found.how or "")
+
+
+def test_what_was_said_is_bounded_between_two_calls_too() -> None:
+    so_far, models = SoFar(), Scripted(lambda _call: ["x" * RAW_MOST] * 4)
+    while call := next_call(CASE, so_far):
+        so_far = heard(CASE, so_far, answered(models, call))
+        assert sum(map(len, so_far.texts)) <= RAW_MOST
+    assert so_far.said == 4 * len(models.calls) * RAW_MOST
 
 
 def answered(models: Scripted, call: Call) -> Any:
@@ -416,6 +448,42 @@ def answered(models: Scripted, call: Call) -> Any:
     except StopIteration as done:
         return done.value
     raise AssertionError("it waited")
+
+
+# pictures from round to round ----------------------------------------------------------------------------------------
+
+
+def frame(size_bytes: int) -> Frame:
+    return Frame(t_ms=0, jpeg=bytes(size_bytes))
+
+
+def test_pictures_of_many_records_are_bounded_by_their_bytes_and_the_oldest_go_first() -> None:
+    shown = Shown(most_bytes=100)
+    for record in ("a", "b", "c"):
+        shown.keep(record, [frame(20), frame(20)])
+    assert shown.pop("a") is None
+    assert len(shown.pop("b") or ()) == 2
+    shown.keep("large", [frame(1000)])
+    assert shown.pop("c") is None
+    assert len(shown.pop("large") or ()) == 1, "its call holds them anyway"
+    shown.keep("d", [frame(100)])
+    assert len(shown.pop("d") or ()) == 1, "what has gone counts no more"
+
+
+async def test_pictures_of_a_record_that_failed_are_let_go() -> None:
+    story, album = Story.of(), Album()
+    source = story.clip()
+    story.incident()
+    (record,) = story.records("incidents")
+    stage = Describe("m", PRESET, by_round(), album)
+    look: Any = SimpleNamespace(source=lambda _record: source)
+    known = await stage.round(record, None, look)
+    assert isinstance(known, SoFar)
+    await stage.round(record, known, look)
+    assert len(album.asked) == 1
+    stage.otherwise(record, "failed", "refused")
+    await stage.round(record, known, look)
+    assert len(album.asked) == 2
 
 
 # what comes in -------------------------------------------------------------------------------------------------------

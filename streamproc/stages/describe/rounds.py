@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import Field
@@ -21,6 +20,7 @@ from streamproc.models.call import Answer, Call
 from streamproc.models.prompt import Picture, Prompt
 from streamproc.models.recovery.fields import fields
 from streamproc.models.vote import kinds_of, vote
+from streamproc.stages.asking import kept, plain, sound
 from streamproc.stages.form import Fields, explained, schema
 from streamproc.stages.options import Section, Text, filled
 
@@ -76,7 +76,9 @@ class SoFar(Struct, frozen=True, omit_defaults=True):
     agreements: tuple[float, ...] = ()
     """One a round."""
     texts: tuple[str, ...] = ()
-    """All that was said, as it came."""
+    """All that was said, as it came, as far as a record carries it."""
+    said: int = 0
+    """How many characters that was."""
     model: str | None = None
     prompt: str | None = None
     """Of the first question."""
@@ -108,7 +110,7 @@ def heard(case: Case, so_far: SoFar, answer: Answer) -> SoFar:
         for s in answer.reply.samples
         if s.finish != "refused"
     ]
-    values = [r.values for r in read if r.outcome == "done"]
+    values, said = [r.values for r in read if r.outcome == "done"], [sound(s.text) for s in answer.reply.samples]
     tally = vote(values, kinds_of(form))
     found = tally.values | so_far.found
     so_far = replace(
@@ -118,7 +120,8 @@ def heard(case: Case, so_far: SoFar, answer: Answer) -> SoFar:
         agreements=so_far.agreements
         if so_far.again or tally.agreement is None
         else (*so_far.agreements, tally.agreement),
-        texts=(*so_far.texts, *(_sound(s.text) for s in answer.reply.samples)),
+        texts=tuple(kept([*so_far.texts, *said])),
+        said=so_far.said + sum(map(len, said)),
         model=answer.model,
         prompt=so_far.prompt or answer.prompt,
         how=next((r.how for r in read if r.outcome == "done"), so_far.how),
@@ -147,19 +150,10 @@ def _penalty(case: Case, again: int) -> float:
 def _prompt(case: Case, so_far: SoFar) -> Prompt:
     """The same beginning and the same pictures in every round, so that a server keeps what it made of them."""
     form = case.form(so_far.round)
-    said = "\n".join(f"{name}: {_shown(value)}" for name, value in so_far.fields.items())
+    said = "\n".join(f"{name}: {plain(value)}" for name, value in so_far.fields.items())
     values = {**case.values, "said": said or "nothing", "fields": explained(form)}
     question = filled(case.rounds[so_far.round].prompt, values)
     return Prompt(question, system=case.system, context=case.context, pictures=case.pictures, schema=schema(form))
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _sound(text: str) -> str:
-    """Half characters cannot be written down."""
-    return text.encode(errors="replace").decode()
 
 
 def _sum(one: Tokens, other: Tokens) -> Tokens:

@@ -6,7 +6,6 @@ preset's name. What nobody could read is `failed`, and so is what has no picture
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
@@ -19,17 +18,14 @@ from streamproc.errors import Rejected, did_you_mean
 from streamproc.messages import Context, Description, Event, Frame, Incident, Outcome, Record, Source
 from streamproc.models.prompt import Picture
 from streamproc.stage import Look, Rounds
-from streamproc.stages.asking import Contexts, Models, ask, context_part, told
+from streamproc.stages.asking import Contexts, Models, ask, context_part, left_out, told
 from streamproc.stages.describe.presets import KNOWN, Preset, around
 from streamproc.stages.describe.rounds import Case, Round, SoFar, heard, left, next_call
+from streamproc.stages.describe.shown import Shown
 from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled, variables
+from streamproc.stages.reasons import NOT_CLOSED, UNREADABLE
 from streamproc.video.jobs import Reach
 from streamproc.video.keep import UNREACHABLE
-
-NOT_CLOSED: Final = "not-closed"
-UNREADABLE: Final = "unreadable"
-SHOWN: Final = 64
-"""Records at most whose pictures are kept from round to round; those of others are fetched again."""
 
 SYSTEM: Final = "You describe what happens in a video, from pictures of it in the order of time. You say what is seen, and nothing else."
 PROMPT: Final = """The pictures are from around {event}. In one or two plain sentences: what happens, who or what takes part, and how does it end?"""
@@ -122,7 +118,7 @@ class Describe(Rounds):
         self.model, self.preset, self.models, self.footage = model, preset, models, footage
         self._preset = Preset.named(preset)
         self._options, self._labels, self._contexts = Told("describe", Options), Told("labels", Labels), Contexts()
-        self._shown: OrderedDict[str, Sequence[Frame]] = OrderedDict()
+        self._shown = Shown()
 
     async def round(self, record: Incident | Event, so_far: SoFar | None, look: Look) -> Description | SoFar:
         if isinstance(record, Event) and (record.event is None or record.event.state != "close"):
@@ -131,7 +127,7 @@ class Describe(Rounds):
         options = self._options.of(source)
         context = self._contexts.of(source, _window(source, _middle_ms(record)), look, wait_s=options.context_wait_s)
         if known.round == len(options.rounds):
-            self._shown.pop(record.id, None)
+            self._shown.pop(record.id)
             return self._description(record, known, context)
         frames = await self._pictures(record, source, options)
         if not frames:
@@ -149,14 +145,13 @@ class Describe(Rounds):
 
     async def _pictures(self, record: Incident | Event, source: Source, options: Options) -> Sequence[Frame]:
         """The same for every round, and so fetched once where the rounds follow each other."""
-        if (frames := self._shown.pop(record.id, None)) is None:
+        if (frames := self._shown.pop(record.id)) is None:
             frames = await self._frames(record, source, options)
-        self._shown[record.id] = frames
-        if len(self._shown) > SHOWN:
-            self._shown.popitem(last=False)
+        self._shown.keep(record.id, frames)
         return frames
 
     def otherwise(self, record: Incident | Event, outcome: Outcome, reason: str) -> Record:
+        self._shown.pop(record.id)
         return Description.of(record, outcome=outcome, reason=reason, preset=self.preset)
 
     async def _frames(self, record: Incident | Event, source: Source, options: Options) -> Sequence[Frame]:
@@ -219,7 +214,7 @@ class Describe(Rounds):
             model=so_far.model,
             prompt=so_far.prompt,
             raw=orjson.dumps(so_far.texts).decode(),
-            how=so_far.how,
+            how="; ".join([*filter(None, [so_far.how]), *left_out(so_far.texts, so_far.said)]) or None,
             context=context.id if context else None,
             tokens=so_far.tokens,
             seconds=so_far.seconds,
