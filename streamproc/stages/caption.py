@@ -26,6 +26,7 @@ from streamproc.stage import Each, Look
 from streamproc.stages.asking import Contexts, Models, asked, context_part, pictures, spoken, told
 from streamproc.stages.form import Fields, Said, explained, said, schema
 from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled
+from streamproc.stages.reasons import NO_PICTURES, UNREADABLE
 
 TEXT: Final = "text"
 """The field of this name is the caption's text; without any fields the whole answer is."""
@@ -105,7 +106,7 @@ class Captioner(Each):
 
     async def handle(self, record: Window, look: Look) -> Caption:
         if not record.frames:
-            return Caption.of(record, outcome="skipped", reason="no-pictures")
+            return Caption.of(record, outcome="skipped", reason=NO_PICTURES)
         source = look.source(record)
         options = self._options.of(source)
         context = self._contexts.of(source, record.index, look, wait_s=options.context_wait_s)
@@ -113,7 +114,7 @@ class Captioner(Each):
         answers, found = await self._asked(prompt, options, source)
         spoke = spoken(*answers, how=found.how, context=context.id if context else None)
         if not found.values:
-            return Caption.of(record, outcome="failed", reason="unreadable", **spoke)
+            return Caption.of(record, outcome="failed", reason=UNREADABLE, **spoke)
         fields = {name: value for name, value in found.values.items() if name != TEXT}
         return Caption.of(record, text=found.values.get(TEXT), fields=fields or None, **spoke)
 

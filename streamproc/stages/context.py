@@ -22,6 +22,7 @@ from streamproc.stage import Fold, Look, Row
 from streamproc.stages.asking import Models, asked, spoken
 from streamproc.stages.form import Fields, explained, said, schema
 from streamproc.stages.options import Asking, ModelName, Stretches, Text, Told, ahead, filled
+from streamproc.stages.reasons import NO_PICTURES, UNREADABLE
 
 SYSTEM: Final = "You are shown the beginning of a video in time order. Say what is to be seen in it, and nothing else."
 PROMPT: Final = """Others will watch this video piece by piece and need to know what it is. Answer with JSON:
@@ -145,7 +146,7 @@ class Contextualiser(Fold):
 
     async def _asked(self, opening: Opening, row: Row, options: Options, source: Source) -> Context:
         if not opening.pictures:
-            return _context(opening, row, outcome="skipped", reason="no-pictures")
+            return _context(opening, row, outcome="skipped", reason=NO_PICTURES)
         prompt = prompt_of(options, opening.pictures)
         self._under_way[row.stream, row.generation] = row.index, _closed(opening)
         answer = await asked(self._models, self._model, prompt, options, source)
@@ -153,7 +154,7 @@ class Contextualiser(Fold):
         found = said(answer.reply.samples, prompt.schema or {}, prompt=prompt.question)
         spoke = spoken(answer, how=found.how)
         if not found.values:
-            return _context(opening, row, outcome="failed", reason="unreadable", **spoke)
+            return _context(opening, row, outcome="failed", reason=UNREADABLE, **spoke)
         return _context(opening, row, fields=found.values, **spoke)
 
     def otherwise(self, row: Row, state: Any, outcome: Outcome, reason: str) -> tuple[Sequence[Record], Any]:

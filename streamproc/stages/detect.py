@@ -25,6 +25,7 @@ from streamproc.models.vote import mode, rounded_median
 from streamproc.stage import Each, Look
 from streamproc.stages.asking import Contexts, Models, asked, context_part, pictures, spoken, told
 from streamproc.stages.options import Informed, Labels, ModelName, Text, Told, filled
+from streamproc.stages.reasons import NO_PICTURES, UNREADABLE
 
 SYSTEM: Final = """You watch a video a few seconds at a time, in pictures in time order, and report what happens in it.
 
@@ -222,7 +223,7 @@ class Detect(Each):
 
     async def handle(self, record: Window, look: Look) -> Detection:
         if not record.frames:
-            return Detection.of(record, outcome="skipped", reason="no-pictures")
+            return Detection.of(record, outcome="skipped", reason=NO_PICTURES)
         source = look.source(record)
         options, wanted = self._options.of(source), self._labels.of(source)
         context = self._contexts.of(source, record.index, look, wait_s=options.context_wait_s)
@@ -231,5 +232,5 @@ class Detect(Each):
         seen = bounded(read(answer.reply.samples, options, wanted, record, question=prompt.question))
         spoke = spoken(answer, how=seen.how, context=context.id if context else None)
         if seen.events is None:
-            return Detection.of(record, outcome="failed", reason="unreadable", **spoke)
+            return Detection.of(record, outcome="failed", reason=UNREADABLE, **spoke)
         return Detection.of(record, events=seen.events, **spoke)

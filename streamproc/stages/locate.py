@@ -17,7 +17,6 @@ from fractions import Fraction
 from math import ceil
 from typing import Any, ClassVar, Final, Literal, Self
 
-import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import Field, model_validator
@@ -28,10 +27,10 @@ from streamproc.models.recovery.fields import Fields, fields
 from streamproc.models.reply import Sample
 from streamproc.models.vote import located
 from streamproc.stage import Fold, Look, Row
-from streamproc.stages.asking import Models, asked, spoken
+from streamproc.stages.asking import Models, asked, plain, spoken
 from streamproc.stages.options import Asking, ModelName, Text, Told, filled, variables
+from streamproc.stages.reasons import UNREADABLE
 
-UNREADABLE: Final = "unreadable"
 NO_CAPTIONS: Final = "no-captions"
 CELL_CHARACTERS: Final = 300
 """A caption may be a page; a line of a table is not."""
@@ -169,8 +168,7 @@ def _columns(source: Source, caption: Caption) -> tuple[str, ...]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    text = " ".join(text.replace("|", "/").split())
+    text = " ".join(plain(value).replace("|", "/").split())
     return (text if len(text) <= CELL_CHARACTERS else f"{text[: CELL_CHARACTERS - 1]}…") or "-"
 
 

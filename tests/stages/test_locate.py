@@ -17,7 +17,8 @@ from streamproc.messages import Caption, Grid, Incident, Source, record_id
 from streamproc.models.call import Call
 from streamproc.models.observer.tables import rows_in
 from streamproc.runner.look import source_key
-from streamproc.stages.locate import NO_CAPTIONS, UNREADABLE, Locate, Options
+from streamproc.stages.locate import NO_CAPTIONS, Locate, Options
+from streamproc.stages.reasons import UNREADABLE
 from tests.models.corpus.fuzz import strings
 from tests.runner.rig import Rig, told
 from tests.sim import clock, toys
