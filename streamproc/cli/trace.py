@@ -15,6 +15,7 @@ from streamproc.errors import Misconfigured, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from streamproc.bus.claims import Claims
     from streamproc.bus.contract import Bus
     from streamproc.messages import Source
     from streamproc.pipeline.trace import Moment
@@ -54,7 +55,7 @@ def trace(
         claims = open_claims(told)
         async with opened(told) as log:
             source = _meant(stream, asked, await streams.newest(log))
-            at_ms = await _in_stream(log, source, asked)
+            at_ms = await _in_stream(log, source, asked, claims)
             found = await moment(log, source, at_ms, claims=claims)
             return _document(found, sentence(found, asked.text), decisions(found))
 
@@ -84,18 +85,18 @@ def _half(stream: str) -> int | None:
     return int(name[0]) if name[:2] in ("1_", "2_") else None
 
 
-async def _in_stream(log: Bus, source: Source, time: Time) -> int:
+async def _in_stream(log: Bus, source: Source, time: Time, claims: Claims) -> int:
     """Milliseconds from the stream's beginning."""
-    from streamproc.pipeline.trace import began
     from streamproc.pipeline.trace_find import Finder
 
     if not source.live:
         return time.in_stream()
-    wall, zero = time.by_clock(), await began(Finder(log, source))
-    if zero is None:
+    wall, zero_ms = time.by_clock(), await Finder(log, source, claims).began_ms()
+    if zero_ms is None:
         raise Misconfigured(f"feed '{source.stream}' has no window so far: nothing tells when its time began")
-    at_ms = round((wall - zero).total_seconds() * 1000)
+    at_ms = round(wall.timestamp() * 1000) - zero_ms
     if at_ms < 0:
+        zero = datetime.fromtimestamp(zero_ms / 1000).astimezone()
         raise Misconfigured(f"feed '{source.stream}' began at {zero.isoformat(timespec='seconds')}, after {time.text}")
     return at_ms
 

@@ -192,7 +192,7 @@ def _same(before: Source | None, old: Source, wish: Wish) -> Original | None:
 
 
 async def _began_ms(archive: Archive, old: Source) -> int | None:
-    return await replay_range.began_ms(archive, old) if _footage_of(old)[2] else None
+    return await archive.finder(old).began_ms() if _footage_of(old)[2] else None
 
 
 def _footage_of(old: Source) -> tuple[str, int, bool]:

@@ -9,8 +9,9 @@ from typing import Any
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.errors import Expired
-from streamproc.messages import Window
+from streamproc.messages import Source, Window
 from streamproc.pipeline.reading import record_of
+from streamproc.pipeline.trace_find import Finder
 from streamproc.stages.replay import Original
 from streamproc.topics import partition_of, stream_of
 
@@ -26,6 +27,10 @@ class Archive:
     def __init__(self, bus: Bus, *, claims: Claims | None = None, clock: Callable[[], float] | None = None) -> None:
         self._bus, self._claims = bus, claims
         self._clock = clock or asyncio.get_running_loop().time
+
+    def finder(self, source: Source) -> Finder:
+        """Of single records of a stream."""
+        return Finder(self._bus, source, self._claims)
 
     async def windows(self, original: Original, offset: int) -> AsyncGenerator[tuple[Sequence[Window], int]]:
         """Over with the last of the range. What does not stand in the log although it was written has expired, or will

@@ -16,7 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from streamproc.errors import Misconfigured
-from streamproc.messages import Grid, Record, Source
+from streamproc.messages import Grid, Source
 from streamproc.pipeline.parts import DECODE, PARTS
 from streamproc.pipeline.progress import Progress
 from streamproc.pipeline.replay_archive import Archive
@@ -112,23 +112,10 @@ def end_ms(lives: Lives, progress: Progress, services: Sequence[str], until: int
 
 async def in_stream_ms(archive: Archive, source: Source, wall: datetime) -> int:
     """A moment by the wall clock, in the time of a feed, or of what was made of one."""
-    zero_ms = await began_ms(archive, source)
+    zero_ms = await archive.finder(source).began_ms()
     if zero_ms is None:
         raise Misconfigured(f"'{source.stream}' knows no wall-clock time; say seconds, or 12:34, from its beginning")
     return round(wall.timestamp() * 1000 - zero_ms)
-
-
-async def began_ms(archive: Archive, source: Source) -> int | None:
-    """When the stream time of a feed was 0, as far as anything that it left says so; None of files."""
-    if is_replay(source.uri) and (told_ms := Original.parse(source.uri).began_ms) is not None:
-        return told_ms
-    told: Record | None = (await archive.first_window(source.stream, source.generation))[0]
-    for name in () if told else ("detections", "captions", "events", "incidents"):
-        there = await archive.results(name, source.stream, source.generation)
-        told = told or next((r for r in there if r.utc is not None), None)
-    if told is None or told.utc is None:
-        return None
-    return round(datetime.fromisoformat(told.utc).timestamp() * 1000) - told.start_ms
 
 
 async def left(archive: Archive, lives: Lives, numbers: tuple[int, int]) -> tuple[int, int]:

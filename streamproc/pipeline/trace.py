@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
@@ -19,6 +18,7 @@ from streamproc.pipeline.parts import DECODE, PARTS
 from streamproc.pipeline.progress import Account, Progress
 from streamproc.pipeline.trace_find import Finder, Landed
 from streamproc.topics import partition_of
+from streamproc.video.recipe import sampling_of
 
 AROUND = 1
 """Windows shown on either side of those that show the moment."""
@@ -103,15 +103,6 @@ def in_force(revisions: Sequence[Source], at_ms: int) -> Source:
     return max(told or revisions[:1], key=lambda r: (r.from_index, r.revision))
 
 
-async def began(finder: Finder) -> datetime | None:
-    """Of a feed: when its stream time was 0, by the wall clock."""
-    for name in ("windows", "detections", "captions", "events"):
-        if (found := await finder.first(name)) is not None and found.record.utc is not None:
-            zero_s = datetime.fromisoformat(found.record.utc).timestamp() - found.record.start_ms / 1000
-            return datetime.fromtimestamp(zero_s).astimezone()
-    return None
-
-
 async def moment(bus: Bus, newest: Source, at_ms: int, *, claims: Claims | None = None) -> Moment:
     """Everything about a time of a stream."""
     revisions = await streams.revisions(bus, newest.stream, newest.generation)
@@ -144,11 +135,8 @@ async def moment(bus: Bus, newest: Source, at_ms: int, *, claims: Claims | None 
 
 def _sizes(source: Source) -> tuple[int, int]:
     """How long a window is at most, and from one to the next."""
-    first = source.grid.first
-    step_ms = source.grid.starts_ms(first + 1) - source.grid.starts_ms(first)
-    sampling = source.task.get("sampling") or {}
-    said = str(sampling.get("window_s") or "0").partition("/")
-    return max(step_ms, round(1000 * float(said[0]) / float(said[2] or 1))), step_ms
+    cut = sampling_of(source.task["sampling"], source.grid)
+    return max(1, round(1000 * max(cut.length_s, cut.step_s))), max(1, round(1000 * cut.step_s))
 
 
 def _written(source: Source) -> list[str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from streamproc.bus.claims import Claims
 from streamproc.bus.contract import Bus
 from streamproc.messages import Record, Source
 from streamproc.pipeline.reading import BATCH, record_of, stored_in
+from streamproc.stages.replay import Original, is_replay
 from streamproc.topics import partition_of, stream_of
 from streamproc.wire import Stored
 
@@ -59,11 +61,18 @@ class Finder:
                 found.append(landed)
         return found
 
-    async def first(self, name: str) -> Landed | None:
-        """The oldest that is there."""
-        begin, end = await self.bus.span(name, self._partition)
-        async for landed in self._from(name, begin, end, batch=1):
-            return landed
+    async def began_ms(self) -> int | None:
+        """When the stream time of a feed was 0, as far as anything that it left says so; None of files."""
+        if is_replay(self.source.uri) and (told_ms := Original.parse(self.source.uri).began_ms) is not None:
+            return told_ms
+        for name in ("windows", "detections", "captions", "events", "incidents"):
+            begin, end = await self.bus.span(name, self._partition)
+            async for landed in self._from(name, begin, end, batch=1):
+                record: Record = landed.record
+                if record.utc is not None:
+                    return round(datetime.fromisoformat(record.utc).timestamp() * 1000) - record.start_ms
+                if name == "windows":
+                    return None  # all of them have it, or none
         return None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from streamproc.bus.embedded import Embedded
 from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
-from streamproc.messages import Detection, Grid, Record, Source, Window, record_id
+from streamproc.messages import Detection, Grid, Incident, Record, Source, Window, record_id
 from streamproc.pipeline import streams
 from streamproc.pipeline.trace import moment
+from streamproc.pipeline.trace_find import Finder
 from streamproc.pipeline.trace_told import told
 from streamproc.topics import deployment
 from streamproc.wire import Stored, encode
@@ -318,6 +320,20 @@ def _covered(count: int) -> Any:
         taken=((0, count),),
     )
     return encode(record, partitions=1, time="", sub=(DETECT, "decode", "0", "0"))
+
+
+@pytest.mark.parametrize("left", ["windows", "incidents"])
+async def test_the_clock_of_a_feed_is_told_by_whatever_it_has_left(left: str) -> None:
+    feed, bus = source(live=True), await Embedded.open("feed.db", partitions=1)
+    try:
+        await bus.create(deployment())
+        kind: type[Record] = Window if left == "windows" else Incident
+        second = said(kind, left, 1, utc="2026-03-01T20:45:02Z")
+        await bus.publish([encode(r, partitions=1, time="") for r in (second, said(kind, left, 2))])
+        begun_ms = await Finder(bus, feed).began_ms()
+    finally:
+        await bus.close()
+    assert begun_ms == datetime(2026, 3, 1, 20, 45, tzinfo=UTC).timestamp() * 1000
 
 
 def test_a_feed_is_asked_by_the_clock_and_a_skip_of_its_is_a_loss_with_its_reason(
