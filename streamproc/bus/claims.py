@@ -1,8 +1,8 @@
 """Claim checks: a payload larger than its topic allows lies in a store, and a small claim travels in its place.
 
 A payload's name in the store is its digest, so putting it twice is harmless, and whatever comes back is checked. Put
-before the claim lands, it can only be missing because it was swept: sweep nothing younger than the longest retention of
-a topic, dead letters included. No bus is known here; whoever publishes checks in, whoever reads checks out.
+before the claim lands, it can only be missing because it was swept: sweep nothing that a record which is still there may
+speak of (`pipeline.sweeping`). No bus is known here; whoever publishes checks in, whoever reads checks out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from msgspec.structs import replace
 
 from streamproc.errors import DiskFull, Misconfigured, Rejected, TooLarge, Unparseable, Unreachable
 from streamproc.objectstore import Opening
+from streamproc.topics import topic
 from streamproc.wire import Entry, Stored
 
 CLAIM, DIGEST, SIZE = "claim", "claim-sha256", "claim-bytes"
@@ -40,9 +42,6 @@ class Store(Protocol):
     async def get(self, name: str) -> bytes | None:
         """None where the store answers, and there is no such payload."""
 
-    async def sweep(self, older_than_s: float) -> int:
-        """Remove what was put longer ago; how many that were."""
-
 
 class Claims:
     """Checks payloads in and out. Without a store a payload that is too large is rejected."""
@@ -55,13 +54,20 @@ class Claims:
         """There is a store."""
         return self._store is not None
 
+    @property
+    def grows(self) -> bool:
+        """Nothing ever leaves the store but by `sweep`: it is a folder. A bucket has a rule of its own for what is old."""
+        return isinstance(self._store, Folder)
+
     def limit(self, max_bytes: int) -> int:
         """What is larger is checked in: than `max_bytes`, or, where there is a store, than the threshold for all topics."""
         return min(max_bytes, self._threshold or max_bytes) if self._store else max_bytes
 
     async def check_in(self, entry: Entry, max_bytes: int) -> Entry:
-        """The entry, or a claim to it where it is larger than the limit."""
-        if entry.value is None or entry.size <= self.limit(max_bytes):
+        """The entry, or a claim to it where it is larger than the limit. A row of a table stays for ever, and is read by those
+        who know of no store: the threshold is not for it."""
+        limit = max_bytes if topic(entry.topic).compacted else self.limit(max_bytes)
+        if entry.value is None or entry.size <= limit:
             return entry
         if self._store is None:
             raise TooLarge(
@@ -99,8 +105,8 @@ class Claims:
         return replace(stored, value=payload, headers=headers)
 
     async def sweep(self, older_than_s: float) -> int:
-        """Remove payloads put longer ago than this; how many that were."""
-        return await self._store.sweep(older_than_s) if self._store else 0
+        """Remove payloads put longer ago than this, where the store grows; how many that were."""
+        return await self._store.sweep(older_than_s) if isinstance(self._store, Folder) else 0
 
 
 def open_store(where: str) -> Store:
@@ -123,6 +129,10 @@ def _name(digest: str) -> str:
     return f"{digest[:2]}/{digest}"
 
 
+_OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}")
+"""Files of a folder: payloads, and such as are being written. Whatever else somebody keeps there is his."""
+
+
 # a folder -----------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +150,7 @@ class Folder:
         return await asyncio.to_thread(self._get, name)
 
     async def sweep(self, older_than_s: float) -> int:
+        """Remove what was put longer ago; how many that were."""
         return await asyncio.to_thread(self._sweep, self._now() - older_than_s)
 
     def _put(self, name: str, payload: bytes) -> None:
@@ -173,9 +184,10 @@ class Folder:
     def _sweep(self, before: float) -> int:
         swept = 0
         with self._mapped():
-            for folder in self._path.glob("??"):
+            for folder in self._path.glob("[0-9a-f][0-9a-f]/"):
                 with _locked(folder, fcntl.LOCK_EX):  # or a payload put anew between the look and the removal were lost
-                    old = [file for file in folder.iterdir() if file.stat().st_mtime < before]
+                    ours = [file for file in folder.iterdir() if _OURS.fullmatch(file.name)]
+                    old = [file for file in ours if file.stat().st_mtime < before]
                     for file in old:
                         file.unlink()
                     swept += sum(not file.name.startswith(".") for file in old)  # the others are of writers that died
@@ -210,10 +222,10 @@ def _locked(folder: Path, how: int) -> Iterator[int]:
 
 
 class Bucket:
-    """Payloads as objects. A rule of the bucket's own that lets them expire does what `sweep` does."""
+    """Payloads as objects. They expire by a rule of the bucket's own."""
 
-    def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
-        self.uri, self._now = url.rstrip("/"), now
+    def __init__(self, url: str) -> None:
+        self.uri = url.rstrip("/")
         self._objects = Opening(self.uri, what="claim store", within_s=30)
 
     async def put(self, name: str, payload: bytes) -> None:
@@ -231,13 +243,3 @@ class Bucket:
             ):  # obstore raises the first, documents the second
                 await obstore.list_with_delimiter_async(store)  # fails where the bucket itself is not there
                 return None
-
-    async def sweep(self, older_than_s: float) -> int:
-        before, swept = self._now() - older_than_s, 0
-        with self._objects.mapped() as (obstore, store):
-            async for batch in obstore.list(store):
-                old = [found["path"] for found in batch if found["last_modified"].timestamp() < before]
-                if old:
-                    await obstore.delete_async(store, old)
-                    swept += len(old)
-        return swept

@@ -14,6 +14,7 @@ from streamproc.bus.contract import Bus
 from streamproc.pipeline.loads import Loads, loads
 from streamproc.pipeline.parts import PARTS, Plan
 from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.sweeping import sweeping
 from streamproc.runner import Backoff, Bounds, Service
 from streamproc.runner.tracing import Tracing, traced
 
@@ -120,8 +121,11 @@ async def working(
             loads=known,
         )
         process.start(plans)
+        sweeper = tasks.create_task(sweeping(bus, claims)) if claims and claims.grows else None
         try:
             yield process
         finally:
+            if sweeper:
+                sweeper.cancel()
             if process.services:
                 await process.drain()

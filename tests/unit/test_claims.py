@@ -79,10 +79,15 @@ async def test_a_threshold_checks_in_earlier_and_never_allows_more(store: Store)
     assert (await Claims(store, threshold_bytes=10_000).check_in(SMALL, 1000)).header("claim")
 
 
-async def test_putting_twice_is_harmless_and_renews_the_age(store: Store) -> None:
+async def test_a_row_of_a_table_travels_as_it_is_for_who_follows_it_knows_of_no_store(store: Store) -> None:
+    row = next(g for g in golden.everything() if g.name.startswith("sources.")).entry()
+    assert row.size > 10
+    assert await Claims(store, threshold_bytes=10).check_in(row, 10_000) is row
+
+
+async def test_putting_twice_is_harmless(store: Store) -> None:
     first = await Claims(store).check_in(SMALL, 1000)
     assert await Claims(store).check_in(SMALL, 1000) == first
-    assert await Claims(store).sweep(3600) == 0
     assert await Claims(store).check_out(stored(first)) == stored(SMALL)
 
 
@@ -92,12 +97,12 @@ async def test_many_writers_of_the_same_payload_do_not_meet(store: Store) -> Non
     assert await Claims(store).check_out(stored(many[0])) == stored(SMALL)
 
 
-async def test_a_payload_that_was_swept_is_rejected_with_its_uri(store: Store) -> None:
-    claims = Claims(store)
-    claim = await claims.check_in(SMALL, 1000)
-    assert await claims.sweep(-60) == 1  # older than in a minute's time: all there is
+async def test_a_payload_that_is_gone_is_rejected_with_its_uri(store: Store) -> None:
+    claim = await Claims(store).check_in(SMALL, 1000)
+    elsewhere = open_store(store.uri + "-2")
+    await elsewhere.put("aa/x", b"x")
     with pytest.raises(Rejected) as caught:
-        await claims.check_out(stored(claim))
+        await Claims(elsewhere).check_out(stored(claim))
     assert (claim.header("claim") or b"").decode() in str(caught.value)
 
 
@@ -136,16 +141,50 @@ async def test_a_claim_is_found_by_its_digest_wherever_the_store_has_moved(tmp_p
 # a folder -----------------------------------------------------------------------------------------------------------
 
 
+OLD, YOUNG = "aa" + 62 * "0", "aa" + 62 * "1"
+
+
 async def test_a_folder_is_swept_by_age_and_of_what_dead_writers_left(tmp_path: Path) -> None:
     clock = Clock()
     folder = Folder(tmp_path, now=clock)
-    await folder.put("aa/old", b"x")
-    (tmp_path / "aa" / ".half.1.2").write_bytes(b"x")
-    os.utime(tmp_path / "aa" / ".half.1.2", (clock.now, clock.now))
+    await folder.put(f"aa/{OLD}", b"x")
+    half = tmp_path / "aa" / f".{OLD}.17.0123abcd"
+    half.write_bytes(b"x")
+    os.utime(half, (clock.now, clock.now))
     clock.now += 100
-    await folder.put("aa/young", b"x")
+    await folder.put(f"aa/{YOUNG}", b"x")
     assert await folder.sweep(50) == 1
-    assert [p.name for p in (tmp_path / "aa").iterdir()] == ["young"]
+    assert [p.name for p in (tmp_path / "aa").iterdir()] == [YOUNG]
+
+
+async def test_what_somebody_else_keeps_in_the_folder_is_never_swept(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, now=Clock())
+    theirs = others(tmp_path)
+    await folder.put(f"aa/{YOUNG}", b"x")
+    assert await folder.sweep(-1) == 1
+    assert there(theirs)
+
+
+def there(files: list[Path]) -> bool:
+    return all(file.exists() for file in files)
+
+
+def others(folder: Path) -> list[Path]:
+    """Files as old as can be; one lies where a folder of ours might."""
+    made = [folder / name for name in ("go/src", "aa/notes", f"aa/{OLD}.jpeg", "aa/deeper/x", f"zz/{OLD}", "bb")]
+    for file in made:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+        os.utime(file, (0, 0))
+    return made
+
+
+async def test_a_bucket_is_left_to_the_rules_it_has(bucket: str) -> None:
+    claims = Claims(open_store(f"s3://{bucket}/claims"))
+    claim = await claims.check_in(SMALL, 1000)
+    assert not claims.grows
+    assert await claims.sweep(-60) == 0
+    assert await claims.check_out(stored(claim)) == stored(SMALL)
 
 
 async def test_a_payload_put_while_its_old_self_is_swept_stays(tmp_path: Path) -> None:
@@ -162,8 +201,8 @@ async def test_a_payload_put_while_its_old_self_is_swept_stays(tmp_path: Path) -
     try:
         for _ in range(100):
             clock.now += 100  # what lies there is old by now
-            await folder.put("aa/name", b"x")
-            assert await folder.get("aa/name") == b"x"
+            await folder.put(f"aa/{OLD}", b"x")
+            assert await folder.get(f"aa/{OLD}") == b"x"
     finally:
         stop.set()
         sweeper.join()
