@@ -47,9 +47,12 @@ class Pace(Look, Protocol):
         """How many numbers before index the slowest running service that reads what we write has still to answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Row:
-    """What every named service says of [index, until) of a stream. Failed, skipped and gap rows are rows: time moves."""
+    """What every named service says of [index, until) of a stream. Failed, skipped and gap rows are rows: time moves.
+
+    All attempts at a row are given the same one, and so is `otherwise`: a stage may know it again for as long as it is there.
+    """
 
     root: str
     stream: str

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from streamproc.errors import Rejected, Retryable
-from streamproc.messages import Context, Grid
+from streamproc.messages import Context, Frame, Grid, Window
 from streamproc.models.call import Call
-from streamproc.stages.context import Contextualiser, Opening, Options
+from streamproc.stage import Row
+from streamproc.stages.context import KEPT_BYTES, Contextualiser, Opening, Options
 from streamproc.stages.detect import Detect
 from streamproc.stages.options import Stretches
 from tests.runner.rig import told
@@ -174,6 +178,49 @@ def test_whatever_comes_the_pictures_are_few_and_in_order_and_of_the_opening(
     assert times == sorted(set(times))
     assert all(t < times[0] + opening_s * 1000 for t in times)
     assert bool(times) == bool(shown)
+
+
+MIB = bytes(2**20)
+
+
+@told
+async def test_pictures_that_are_too_large_together_are_thinned_evenly_while_they_gather() -> None:
+    story = Watching.of()
+    source = story.stream(task("soccer", context={"opening_s": 32, "frames": 16}), "context.m")
+    about = knows()
+    async with story.running("context.m", Contextualiser("m", about)):
+        story.put(*(window(source, i, MIB, MIB, MIB, MIB) for i in range(20)))
+        await story.come("contexts", 1)
+    assert times_s(about.calls[0]) == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert (contexts(story)[0].how or "").endswith("; thinned to 8 pictures, as they are large")
+
+
+@told
+async def test_a_picture_that_is_too_large_by_itself_is_asked_about_at_once() -> None:
+    story = Watching.of()
+    source = story.stream(SOCCER, "context.m")
+    about = knows()
+    async with story.running("context.m", Contextualiser("m", about)):
+        story.put(window(source, 0, MIB * 9))
+        await story.come("contexts", 1)
+    assert times_s(about.calls[0]) == [0]
+
+
+@given(
+    frames=st.integers(1, 64),
+    sizes=st.lists(st.integers(0, KEPT_BYTES), min_size=1, max_size=80),
+)
+def test_however_large_pictures_are_those_kept_are_within_bounds_and_evenly_spread(
+    frames: int, sizes: list[int]
+) -> None:
+    options, of = Options(model="m", frames=frames, opening_s=frames), toys.source("m", services=(), count=0)
+    opening, jpeg = Opening(0, None), memoryview(bytes(KEPT_BYTES))
+    for second, size in enumerate(sizes):
+        shown: Any = jpeg[:size]
+        opening.take(Window.of(window(of, 0), frames=(Frame(t_ms=second * 1000, jpeg=shown),)), options)
+        assert opening.size_bytes <= KEPT_BYTES
+    times = [t_ms // 1000 for t_ms, _ in opening.pictures]
+    assert times == list(range(0, min(len(sizes), frames), opening.every))
 
 
 # how far it holds ---------------------------------------------------------------------------------------------------
@@ -357,6 +404,30 @@ async def test_whoever_takes_over_has_the_pictures_and_asks_once() -> None:
         await story.come("contexts", 1)
     assert (len(first.calls), len(second.calls)) == (0, 1)
     assert times_s(second.calls[0]) == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+async def test_an_attempt_that_is_cut_short_leaves_nothing_behind() -> None:
+    source = replace(
+        toys.source("m", services=(), count=0), task=task("soccer", context={"every_s": 2, "opening_s": 1})
+    )
+    silent: Any = SimpleNamespace(ask=lambda *_args, **_options: asyncio.Event().wait())
+    stage, begin = Contextualiser("m", silent), 7_001
+    shown = window(source, begin)
+    row = Row("decode", "m", 0, 0, begin, begin + 1, shown.start_ms, shown.end_ms, None, {"decode": shown})
+    look: Any = SimpleNamespace(source=lambda _row: source)
+    attempt = asyncio.create_task(stage.fold(row, None, look))
+    await asyncio.sleep(0)
+    assert openings(begin), "it is asked about"
+    attempt.cancel()
+    await asyncio.wait([attempt])
+    del row, attempt
+    assert not openings(begin)
+
+
+def openings(begin: int) -> list[Opening]:
+    """All that are in memory."""
+    gc.collect()
+    return [o for o in gc.get_objects() if isinstance(o, Opening) and o.begin == begin]
 
 
 @told
