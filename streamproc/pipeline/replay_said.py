@@ -27,7 +27,7 @@ from streamproc.pipeline.replay_archive import Archive
 from streamproc.pipeline.replay_results import DEDUP, LOCATE, ROOTS, Left
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import HOUR_MS, Cover, sub_key
-from streamproc.stages.ensemble.stage import NOT_CLOSED
+from streamproc.stages.reasons import NOT_CLOSED
 from streamproc.stages.replay import EXPIRED
 from streamproc.topics import topic
 from streamproc.wire import Entry
