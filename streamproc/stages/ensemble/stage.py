@@ -27,7 +27,7 @@ from streamproc.stages.ensemble.cluster import PROMPT, SYSTEM, Asked
 from streamproc.stages.ensemble.described import Described, by_cluster, by_filling, by_vote
 from streamproc.stages.ensemble.votes import Calibration, Probability
 from streamproc.stages.options import Asking, ModelName, Text, Told
-from streamproc.stages.reasons import NOT_CLOSED as NOT_CLOSED
+from streamproc.stages.reasons import NOT_CLOSED
 
 TOO_FEW: Final = "too-few-models"
 BELOW: Final = "below-threshold"
