@@ -15,6 +15,9 @@ FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 20.0
 """With its spread it is 26: however long it was out, work goes on within half a minute of its return."""
 
+LOOKS_EVERY_S: Final = 300.0
+"""However long a server wants to be left alone, one call looks so often: servers err, and quotas are raised."""
+
 State = Literal["closed", "open", "trying"]
 
 
@@ -46,7 +49,7 @@ class Circuit:
         self._in_a_row, self.in_vain, self._waits_s, self.why = 0, 0, FIRST_WAIT_S, None
         return closed_it
 
-    def failed(self, now: float, *, started: float, why: str, at_once: bool, wait_s: float | None = None) -> bool:
+    def failed(self, now: float, *, started: float, why: str, at_once: bool, wait_s: float = 0.0) -> bool:
         """Whether this opened it. `at_once`: no doubt that it is the server; `wait_s`: how long it wants to be left alone."""
         if started < self._opened_at:
             return False
@@ -56,7 +59,7 @@ class Circuit:
         opened = self.state == "closed"
         self.in_vain += not opened
         # Never less than a second, and never all replicas at the same moment.
-        wait = max(self._waits_s * self._rng.uniform(1.0, 1.3), wait_s or 0.0)
+        wait = max(self._waits_s * self._rng.uniform(1.0, 1.3), min(wait_s, LOOKS_EVERY_S))
         self._waits_s = min(LONGEST_WAIT_S, self._waits_s * 2)
         self.state, self.until, self._opened_at, self.why = "open", now + wait, now, why
         return opened

@@ -17,9 +17,10 @@ from streamproc.errors import Rejected, Retryable, Throttled, Unreachable
 from streamproc.messages import Tokens
 from streamproc.models.budget import Quota, until_midnight_s
 from streamproc.models.call import Call, Heard
+from streamproc.models.circuit import LOOKS_EVERY_S
 from streamproc.models.failures import Garbled, QuotaSpent, Refused
 from streamproc.models.limiter import STARTS_AT
-from streamproc.models.replicas import Asked, Replica, Replicas
+from streamproc.models.replicas import LONG_WAIT_S, Asked, Replica, Replicas
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ TRIAL_S: Final = 30.0
 SENT_AWAY: Final = 2
 """So many trials in a row that end in a 429 are no crowd any more: then people are told, as of an outage."""
 
+AGAIN_AFTER_S: Final = (60.0, 3600.0)
+"""An outage is told again when it has lasted twice as long, between these: of one that ends by itself little is said, and
+one that does not, as a wrong URL, stays in sight."""
+
 
 class Desk:
     def __init__(
@@ -80,8 +85,8 @@ class Desk:
         """What one call in twenty exceeds; None until enough were heard."""
         self._wall, self._record = wall, record
         self._latencies = deque[float](maxlen=256)
-        self._told = set[Replica]()
-        """Replicas that are out, and were said to be."""
+        self._told = dict[Replica, tuple[float, float]]()
+        """Replicas that are out, and were said to be: first when, and last when."""
 
     async def attempt(
         self, replica: Replica, call: Call, *, deadline_s: float, with_data: bool = False, hedge: bool = False
@@ -143,48 +148,70 @@ class Desk:
         self.answered_at = replica.answered_at = self.clock()
         if replica.circuit.succeeded(started=began):
             replica.endpoint.forget()
-            if replica in self._told:
-                self._told.discard(replica)
+            if self._told.pop(replica, None):
                 log.warning("%s answers again", replica.endpoint.url)
 
     def _failed(self, replica: Replica, e: Retryable, began: float) -> None:
-        now = self.clock()
-        if isinstance(e, QuotaSpent):
-            wait_s = e.retry_after_s if e.retry_after_s is not None else until_midnight_s(self._wall())
-            self.replicas.hold_back(wait_s)
-            self._out(replica, f"quota spent, nothing is asked for {_long(wait_s)}: {e}")
+        now, circuit = self.clock(), replica.circuit
+        wait_s = (e.retry_after_s or 0.0) if isinstance(e, Throttled) else 0.0
+        if isinstance(e, QuotaSpent) and e.retry_after_s is None:
+            wait_s = until_midnight_s(self._wall())
         if isinstance(e, Throttled):
             replica.limiter.throttled(now)
-        if replica.circuit.failed(
+        was, why = circuit.state, _why(e, wait_s)
+        opened = circuit.failed(
             now,
             started=began,
-            why=str(e),
+            why=why,
             at_once=isinstance(e, Unreachable) or (isinstance(e, Throttled) and not self._one_too_many(replica, e)),
-            wait_s=e.retry_after_s if isinstance(e, Throttled) else None,
-        ):
-            if not isinstance(e, Throttled):
-                self._out(replica, str(e))
+            wait_s=wait_s,
+        )
+        if was == "open" or circuit.state != "open":
+            return  # it says nothing new, or not enough
+        if isinstance(e, QuotaSpent):
+            self.replicas.hold_back(min(wait_s, LOOKS_EVERY_S))
+        if not isinstance(e, Throttled) or _lasts(e, wait_s) or circuit.in_vain >= SENT_AWAY:
+            self._out(replica, why)
+        if opened:
             self._opened(replica)
-        elif isinstance(e, Throttled) and replica.circuit.in_vain >= SENT_AWAY:
-            self._out(replica, str(e))
 
     def _one_too_many(self, replica: Replica, e: Throttled) -> bool:
         """One was refused while others have their places, and nothing was said of a rest: fewer at a time will do."""
         return e.retry_after_s is None and not isinstance(e, QuotaSpent) and replica.limiter.in_flight > 1
 
     def _out(self, replica: Replica, why: str) -> None:
-        """Told once an outage: its calls wait, and nobody else would say what for. A 429 is none, unless it is all there
-        is, or is about a quota: those may last till midnight."""
+        """Its calls wait, and nobody else would say what for. A 429 is no outage, unless it is all there is, or asks for
+        a long rest, or is about a quota: those may last till midnight."""
+        now, url = self.clock(), replica.endpoint.url
         if replica not in self._told:
-            self._told.add(replica)
-            log.warning("%s is out, calls wait: %s", replica.endpoint.url, why)
+            self._told[replica] = now, now
+            log.warning("%s is out, calls wait: %s", url, why)
+        began, told_at = self._told[replica]
+        if now - told_at >= min(max(told_at - began, AGAIN_AFTER_S[0]), AGAIN_AFTER_S[1]):
+            log.warning("%s is still out after %s, calls wait: %s", url, _long(now - began), why)
+            self._told[replica] = began, now
 
     def _opened(self, replica: Replica) -> None:
         """Those in its line choose again, among the others; all of them, where perhaps a stand-in is to be asked."""
         self.replicas.look_again([replica] if self.replicas.up() else None)
 
 
+def _lasts(e: Throttled, wait_s: float) -> bool:
+    return isinstance(e, QuotaSpent) or wait_s > LONG_WAIT_S
+
+
+def _why(e: Retryable, wait_s: float) -> str:
+    """What it said, and how long that holds where it is long."""
+    if not isinstance(e, Throttled) or not _lasts(e, wait_s):
+        return str(e)
+    but = f" but one call every {_long(LOOKS_EVERY_S)}" if wait_s > LOOKS_EVERY_S else ""
+    said = "quota spent" if isinstance(e, QuotaSpent) else "as it says"
+    return f"{said}, nothing is asked for {_long(wait_s)}{but}: {e}"
+
+
 def _long(seconds: float) -> str:
     """A wait as people say it."""
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    minutes, hours = round(seconds / 60), seconds / 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

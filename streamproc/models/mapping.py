@@ -40,6 +40,10 @@ _SPENT: Final = re.compile(
 )
 
 
+LONGEST_REST_S: Final = 31 * 86_400.0
+"""Quotas are by the month at most; who asks for more errs."""
+
+
 def failure(e: openai.OpenAIError, *, hop: str, secret: str | None) -> StreamprocError:
     """Ours for theirs. `hop` names the endpoint; `secret` is struck out of what the server said."""
     match e:
@@ -114,17 +118,21 @@ def _bad(status: int, said: str, text: str) -> StreamprocError:
 
 
 def retry_after_s(headers: httpx2.Headers) -> float | None:
-    """Seconds, or a date by the server's own clock, or openai's milliseconds; None where nothing can be read."""
+    """Seconds, or a date by the server's own clock, or openai's milliseconds; None where nothing can be read or believed."""
     try:
-        if (ms := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(ms) / 1000)
-        if (value := headers.get("retry-after")) is None:
-            return None
-        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-            return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds())
+        seconds = _rest_s(headers)
     except (ValueError, TypeError, KeyError):
         return None
+    return seconds if 0 <= seconds <= LONGEST_REST_S else None  # so that neither infinity nor NaN passes
+
+
+def _rest_s(headers: httpx2.Headers) -> float:
+    if (ms := headers.get("retry-after-ms")) is not None:
+        return float(ms) / 1000
+    value = headers["retry-after"]
+    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds())
 
 
 def _said(e: openai.APIStatusError) -> str:

@@ -92,7 +92,7 @@ class _Standing(Collector):
         limit = gauge("limit", "Calls at a time, as found.", ["model", "url"])
         circuit = gauge("circuit", "0 closed, 1 trying, 2 open.", ["model", "url"])
         waiting = gauge("waiting", "Calls in line.", ["model"])
-        quota = gauge("quota_wait_seconds", "Until a spent quota begins anew.", ["model"])
+        quota = gauge("quota_wait_seconds", "Until a spent quota begins anew, or is looked at again.", ["model"])
         for status in self._status():
             for replica in status.replicas:
                 labels = [status.model, replica.url]

@@ -44,7 +44,7 @@ class Status:
     model: str
     replicas: tuple[ReplicaStatus, ...]
     waits_s: float
-    """Until a quota that is spent begins anew."""
+    """Until a quota that is spent begins anew, or one call looks whether it has been raised."""
 
 
 class Pool:

@@ -268,11 +268,21 @@ async def test_retry_after_reaches_whoever_waits(observer: Make) -> None:
         ({"retry-after": "Sat, 21 Nov 2026 08:00:30 GMT", "date": "Sat, 21 Nov 2026 08:00:00 GMT"}, 30),
         ({"retry-after": "Sat, 21 Nov 2026 07:00:00 GMT", "date": "Sat, 21 Nov 2026 08:00:00 GMT"}, 0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "999999"}, 999_999),
+        ({"retry-after": "99999999"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after-ms": "-1"}, None),
+        ({"retry-after": "Sat, 21 Nov 2099 08:00:30 GMT", "date": "Sat, 21 Nov 2026 08:00:00 GMT"}, None),
         ({"retry-after": "Sat, 21 Nov 2026 08:00:30 GMT"}, None),
         ({}, None),
     ],
 )
-def test_retry_after_is_read_in_all_its_spellings(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read_in_all_its_spellings_as_far_as_it_can_be_believed(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert retry_after_s(httpx2.Headers(headers)) == seconds
 
 

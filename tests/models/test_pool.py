@@ -203,8 +203,16 @@ def test_an_outage_is_told_once_with_its_reason_and_so_is_its_end(caplog: pytest
     [
         (Throttled("429 slow down", retry_after_s=2), "calls wait: 429 slow down"),
         (Throttled("429 slow down"), "calls wait: 429 slow down"),
-        (QuotaSpent("429 check your plan", retry_after_s=7200), "nothing is asked for 2.0 h: 429 check your plan"),
+        (
+            QuotaSpent("429 check your plan", retry_after_s=7200),
+            "nothing is asked for 2.0 h but one call every 5 min: 429 check",
+        ),
         (QuotaSpent("429 check your plan"), "nothing is asked for "),
+        (
+            Throttled("429 no", retry_after_s=999_999),
+            "as it says, nothing is asked for 11.6 days but one call every 5 min: 429 no",
+        ),
+        (Throttled("429 no", retry_after_s=120), "as it says, nothing is asked for 2 min: 429 no"),
     ],
 )
 def test_an_endpoint_that_sends_everybody_away_is_told_of_as_an_outage_is(
@@ -227,6 +235,50 @@ def test_an_endpoint_that_sends_everybody_away_is_told_of_as_an_outage_is(
     with caplog.at_level("WARNING"):
         virtually(main)
     assert "answers again" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("refusal", [Throttled("429", retry_after_s=999_999), QuotaSpent("429", retry_after_s=999_999)])
+def test_however_long_a_server_wants_to_be_left_alone_one_call_looks_again_now_and_then(refusal: Throttled) -> None:
+    """Servers err, and quotas are raised: else four answers of 429 stop a run for eleven days."""
+
+    async def main() -> tuple[list[float], float]:
+        loop, replica = asyncio.get_running_loop(), Simulated()
+        replica.wrong = raises(refusal)
+        pool = a_pool(replica)
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(8)]
+        await asyncio.sleep(3600)
+        replica.wrong = None
+        await asyncio.gather(*asks)
+        return [t for t, _, _ in replica.asked if 1 < t < 3600], loop.time()
+
+    looked, ended = virtually(main)
+    assert ended < 3600 + 310
+    assert len(looked) <= 12
+
+
+@pytest.mark.parametrize("wrong", [Unreachable("m", "404", remedy="Check the URL"), ServerFailed("500")])
+def test_an_outage_that_does_not_end_is_told_again_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture, wrong: Exception
+) -> None:
+    """A wrong path is no outage that ends by itself; what is told once, at its beginning, nobody sees any more."""
+
+    async def main() -> None:
+        replica = Simulated()
+        replica.wrong = raises(wrong)
+        pool = a_pool(replica)
+        asks = [asyncio.create_task(pool.ask("m", CALL, stream="s")) for _ in range(8)]
+        await asyncio.sleep(86_400)
+        replica.wrong = None
+        await asyncio.gather(*asks)
+
+    with caplog.at_level("WARNING"):
+        virtually(main)
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("streamproc.models")]
+    assert str(wrong) in told[0]
+    assert all("still out after" in line and str(wrong) in line for line in told[1:-1])
+    assert "after 2 min" in told[2] or "after 3 min" in told[2]
+    assert 24 <= len(told) <= 34
+    assert "answers again" in told[-1]
 
 
 def test_retry_after_is_kept_even_while_older_calls_still_come_back() -> None:
@@ -426,6 +478,8 @@ def test_a_quota_a_day_ends_in_a_wait_that_is_declared() -> None:
 
 
 def test_a_quota_the_provider_says_is_spent_is_no_storm() -> None:
+    """One call every five minutes looks whether it has been raised."""
+
     async def main() -> int:
         replica = Simulated()
         replica.wrong = raises(QuotaSpent("429", retry_after_s=7200))
@@ -437,7 +491,7 @@ def test_a_quota_the_provider_says_is_spent_is_no_storm() -> None:
         await asyncio.gather(*asks)
         return calls
 
-    assert virtually(main) <= 4
+    assert virtually(main) <= 4 + 7000 / 300
 
 
 def test_a_budget_takes_samples_then_frames_and_then_stops() -> None:
