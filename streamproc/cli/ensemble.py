@@ -140,10 +140,7 @@ def _decided(rule: Rule, rows: Sequence[Row]) -> Row:
 
 
 def _write(out: Path, decided: dict[str, Row]) -> None:
-    """Whole or not at all."""
     from streamproc.formats.submission import Clip, write
+    from streamproc.pipeline.outputs import replace
 
-    clips = [Clip(video=video, **row) for video, row in decided.items()]
-    part = out.with_name(f".{out.name}.part")
-    part.write_bytes(write(clips))
-    part.replace(out)
+    replace(out, write([Clip(video=video, **row) for video, row in decided.items()]))

@@ -201,12 +201,11 @@ def _write(files: dict[str, bytes], format_: Format, out: Path | None) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
+    from streamproc.pipeline.outputs import replace
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        replace(path, data)
     except OSError as e:
         raise Misconfigured(f"--out {path} cannot be written: {e.strerror or e}") from e
 

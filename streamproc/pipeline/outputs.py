@@ -7,13 +7,16 @@ of clocks, tokens and versions.
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,9 @@ from streamproc.topics import topic
 from streamproc.video import address
 
 SUMMARY = "summary.json"
+PART = ".part"
+DEAD_S = 3600.0
+"""A file is written within seconds: whoever left a part of one so long ago was killed."""
 CLOCKS = ("seconds", "attempts", "tokens")
 """What another run of the same would say otherwise: a cache may be warm, a server slow."""
 
@@ -301,14 +307,25 @@ def _lines(rows: Iterable[Any]) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, so that a kill leaves no half file that looks done."""
-    part = path.with_name(path.name + ".part")
+    try:
+        replace(path, data)
+    except OSError as e:
+        raise Unwritable(f"{path} cannot be written: {e.strerror or e}. The same command goes on once it can") from e
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, so that a kill leaves no half file that looks done. Each writer has a file of its own until then:
+    of two at once that shared one, the first would move it away under the second, whole or not."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     try:
         with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as e:
+    finally:
         part.unlink(missing_ok=True)
-        raise Unwritable(f"{path} cannot be written: {e.strerror or e}. The same command goes on once it can") from e
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        with suppress(OSError):  # gone meanwhile, or another user's: it is in nobody's way
+            if time.time() - left.stat().st_mtime > DEAD_S:
+                left.unlink()

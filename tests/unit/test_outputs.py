@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from streamproc.bus.embedded import Embedded
 from streamproc.messages import Source
-from streamproc.pipeline.outputs import Files
+from streamproc.pipeline.outputs import DEAD_S, Files, replace
 from streamproc.pipeline.progress import Account, Progress
 from streamproc.topics import deployment
 from streamproc.wire import Stored
@@ -75,3 +78,24 @@ async def test_what_comes_while_results_are_read_is_not_said_to_be_among_them(bu
     assert not files.written
     await files.write([SOURCE])
     assert files.written == {"s"}
+
+
+def test_of_several_who_write_the_same_file_at_once_each_does_and_it_is_whole_at_every_moment(tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    texts = [letter * 100_000 for letter in (b"a", b"b", b"c", b"d")]
+    with ThreadPoolExecutor(len(texts)) as writers:
+        for written in [writers.submit(replace, path, text) for text in texts * 10]:
+            written.result()
+            assert path.read_bytes() in texts
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_writer_left_that_was_killed_goes_with_the_next_and_no_living_one_loses_its_own(tmp_path: Path) -> None:
+    dead, alive, others = (tmp_path / name for name in (".events.json.7-0.part", ".events.json.8-0.part", ".mine.part"))
+    for path in (dead, alive, others):
+        path.write_bytes(b"half")
+    long_ago = time.time() - DEAD_S - 1
+    for path in (dead, others):
+        os.utime(path, (long_ago, long_ago))
+    replace(tmp_path / "events.json", b"[]")
+    assert {path.name for path in tmp_path.iterdir()} == {"events.json", alive.name, others.name}
