@@ -158,9 +158,10 @@ class Pool:
         return why[0] if why else "`streamproc status` shows what waits for what"
 
     def _route(self, model: str) -> Desk:
-        """Whom to ask now: the model, or the first of its stand-ins that is up, while it is not."""
+        """Whom to ask now: the model, or the first of its stand-ins that is up, while it is not. Now and then one call asks
+        the model all the same: nobody else would see that it is back."""
         if model not in self._desks:
             raise Misconfigured(f"no model '{model}' in this pool; there are {', '.join(self._desks)}")
         own = self._desks[model]
-        names = () if own.replicas.up() else own.model.stand_ins
+        names = () if own.replicas.up() or own.replicas.to_be_looked_at() else own.model.stand_ins
         return next((self._desks[n] for n in names if self._desks[n].replicas.up()), own)

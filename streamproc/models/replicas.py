@@ -88,6 +88,11 @@ class Replicas:
         """Whether anybody here can be expected to answer soon."""
         return self.waits_until - self._clock() < LONG_WAIT_S and any(r.circuit.state == "closed" for r in self.all)
 
+    def to_be_looked_at(self) -> bool:
+        """Whether a call that asks now would be the one that sees whether somebody is back."""
+        now = self._clock()
+        return not self._held_back(now) and any(r.circuit.state == "open" and r.free(now) for r in self.all)
+
     def favourite(self, stream: str, candidates: Iterable[Replica]) -> Replica:
         return max(candidates, key=lambda r: _score(stream, r))
 

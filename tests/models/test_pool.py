@@ -447,6 +447,44 @@ def test_another_model_stands_in_and_says_so() -> None:
     assert "m is out" in answer.notes[0]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [Unreachable("a", "refused", remedy=""), ServerFailed("500"), QuotaSpent("429", retry_after_s=7200)],
+)
+def test_a_model_that_is_back_is_asked_again_though_its_stand_in_answers(wrong: Exception) -> None:
+    """Who stands in takes all calls; were none of them to look, one short outage would be for ever."""
+    back_at = 60.0
+
+    async def main() -> tuple[list[tuple[float, str]], list[float]]:
+        own, other = Simulated("http://a/v1"), Simulated("http://b/v1")
+        own.wrong = raises(wrong)
+        pool = Pool(
+            [
+                Model(name="m", endpoints=[(own, 1.0)], stand_ins=("other",)),
+                Model(name="other", endpoints=[(other, 1.0)]),
+            ],
+            rng=random.Random(1),
+        )
+        loop, came = asyncio.get_running_loop(), list[tuple[float, str]]()
+
+        async def caller() -> None:
+            while loop.time() < 400:
+                answer = await pool.ask("m", CALL, stream="s")
+                came.append((loop.time(), answer.model))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(caller())
+            await asyncio.sleep(back_at)
+            own.wrong = None
+        return came, [t for t, _, _ in own.asked if 1 < t < back_at]
+
+    came, looked = virtually(main)
+    assert {model for t, model in came if t < back_at} == {"other"}
+    assert {model for t, model in came if t > 310} == {"m"}
+    assert len(looked) <= 10
+
+
 def test_a_quota_a_minute_is_kept() -> None:
     async def main() -> list[float]:
         replica = Simulated(seconds=0.01)
