@@ -27,7 +27,7 @@ from msgspec import Struct
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Source, Window
 from streamproc.stage import Follow, Pace
-from streamproc.stages.options import ahead
+from streamproc.stages.pacing import portions, room
 from streamproc.stages.revisions import holds_until
 from streamproc.video import address
 from streamproc.video.address import Address
@@ -251,14 +251,11 @@ def _cut_short(record: Window, until: int, here: Source, cut: Cut) -> Window:
 
 
 async def _paced(steps: AsyncGenerator[tuple[list[Window], int]], here: Source, look: Pace) -> AsyncGenerator[Step]:
-    """In portions small enough that the slowest reader never waits for the rest of a slice."""
-    size = max(1, ahead(here) // 4)
     async with aclosing(steps):
         async for records, index in steps:
-            for i in range(0, len(records), size):
-                part = records[i : i + size]
-                await look.room(here, part[-1].index, ahead=ahead(here))
-                yield part, Cursor(part[-1].until if i + size < len(records) else index, ended=part[-1].ended)
+            for part in portions(here, records):
+                await room(look, here, part)
+                yield part, Cursor(index if part[-1] is records[-1] else part[-1].until, ended=part[-1].ended)
 
 
 def _ended(source: Source, count: int) -> Window:

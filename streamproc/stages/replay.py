@@ -10,7 +10,7 @@ Sources that are no replays are the decoder's; who the original was and what may
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from streamproc.errors import Rejected
 from streamproc.messages import Record, Source, Window
 from streamproc.stage import Follow, Pace
-from streamproc.stages.options import ahead
+from streamproc.stages.pacing import portions, room
 from streamproc.stages.revisions import holds_until
 from streamproc.video.keep import UNREACHABLE
 from streamproc.video.recipe import sampling_of
@@ -229,8 +229,8 @@ class Replay(Follow):
         reach = await self._footage.reach(source)
         for begin in range(at.index, whole, most):
             records = await again(self._footage, source, cut, begin, min(begin + most, whole), reach=reach)
-            for part in _parts(source, records):
-                await look.room(source, part[-1].index, ahead=ahead(source))
+            for part in portions(source, records):
+                await room(look, source, part)
                 yield part, Cursor(part[-1].until, at.offset)
 
     async def _portions(
@@ -247,8 +247,8 @@ class Replay(Follow):
             records += _gaps(source, original, look, index, lo)
             records += _again(source, look, window, lo, hi, original.begin)
             index = hi
-        for part in _parts(source, records):
-            await look.room(source, part[-1].index, ahead=ahead(source))
+        for part in portions(source, records):
+            await room(look, source, part)
             yield part, Cursor(part[-1].until, behind if part[-1] is records[-1] else at.offset)
 
     # footage of files
@@ -271,12 +271,6 @@ class Replay(Follow):
                 last = look.in_force(source.stream, source.generation, index) or source
                 yield [*here, _ended(last, original, index)], replace(at, index=index, ended=True)
                 return
-
-
-def _parts(source: Source, records: Sequence[Window]) -> Iterator[Sequence[Window]]:
-    """Portions small enough that the slowest reader never waits for the rest of what was read."""
-    size = max(1, ahead(source) // 4)
-    return (records[i : i + size] for i in range(0, len(records), size))
 
 
 class _OnFootage:

@@ -127,9 +127,7 @@ class Opened:
         """How long the file says its pictures last; None where it says nothing, or means its sound."""
         if self.stream.duration:
             return self.stream.duration * self.time_base
-        if self.container.duration and len(self.container.streams) == 1:
-            return Fraction(self.container.duration, 1_000_000)
-        return None
+        return length_s(self.container) if len(self.container.streams) == 1 else None
 
     @property
     def tick(self) -> int:
@@ -153,6 +151,16 @@ class Opened:
         self.container = _open(self.address, self.limits)
         self.stream = _stream(self.address.shown, self.container, self.limits)
         self.fresh = True
+
+
+def length_s(container: InputContainer) -> Fraction | None:
+    """How long the file says it is, all streams together."""
+    ticks = container.duration or 0
+    if container.format.name.startswith(
+        "matroska"
+    ):  # it says how far from 0 the last picture is, wherever the first is
+        ticks -= max(0, container.start_time or 0)
+    return Fraction(ticks, 1_000_000) if ticks > 0 else None
 
 
 @contextmanager
@@ -227,10 +235,8 @@ def _stream(name: str, container: InputContainer, limits: Limits) -> VideoStream
         raise Rejected(
             f"{name}: pictures of {chosen.width} × {chosen.height} where video.max_pixels allows {limits.pixels}"
         )
-    if container.duration and container.duration / 1e6 > limits.duration_s:
-        raise Rejected(
-            f"{name}: {container.duration / 1e6:.0f} s long where video.max_duration_s allows {limits.duration_s:.0f}"
-        )
+    if (long_s := length_s(container)) and long_s > limits.duration_s:
+        raise Rejected(f"{name}: {float(long_s):.0f} s long where video.max_duration_s allows {limits.duration_s:.0f}")
     for other in container.streams:
         if other is not chosen:
             other.discard = Discard.all  # their packets are not even read where the container lets us

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 
 from streamproc.video import sampling
 from streamproc.video.choice import Chosen
-from streamproc.video.container import Opened, opened
+from streamproc.video.container import Opened, length_s, opened
 from streamproc.video.held import Held
 from streamproc.video.jobs import DecodeAll, DecodeSlice, Extent, Glance, Glanced, Survey, Surveyed
 from streamproc.video.picture import Painter
@@ -24,8 +24,7 @@ HELD = Held()
 
 def glance(job: Glance) -> Iterator[Glanced]:
     with opened(job.address, job.limits) as video:
-        context, declared = video.stream.codec_context, video.container.duration
-        duration_s = video.declared_s or (Fraction(declared, 1_000_000) if declared else None)
+        context, duration_s = video.stream.codec_context, video.declared_s or length_s(video.container)
         yield Glanced(video.stream.average_rate, duration_s, context.width, context.height)
 
 

@@ -25,7 +25,7 @@ from streamproc.video.recipe import sampling_of
 from streamproc.video.windows import Cut
 from streamproc.video.workers import Workers
 from tests.stages.rig import READER, SAMPLING, SLICE_S, Reader, Rig, ended, in_order, source
-from tests.video.files import SLOW, Kind
+from tests.video.files import SLOW, Kind, ffmpeg
 from tests.video.rtsp import Camera
 
 MATCH = Kind("stage-match", "mp4", f"{SLOW} -g 25", seconds=20.2)
@@ -137,6 +137,26 @@ async def test_decoding_runs_no_further_ahead_than_the_slowest_reader_that_runs(
             assert len(found) <= 6
             reader.go.set()
             await rig.until(lambda records: sum(r.ended for r in records) == 2)
+
+
+async def test_what_a_file_has_lost_may_be_longer_than_decoding_runs_ahead(
+    workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    """Readers come no nearer to the end of a gap before it has landed."""
+    whole = tmp_path / "whole.mkv"
+    ffmpeg(f"-f lavfi -i testsrc=s=64x64:r=2:d=60,format=yuv420p {SLOW} -g 10", whole)
+    half = tmp_path / "half.mkv"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    async with Rig.on(tmp_path / "bus.db") as rig:
+        reader = Reader()
+        reader.go.set()
+        async with rig.running(READER, reader), rig.running("decode", Decode(workers, slice_s=SLICE_S)):
+            await rig.source(half, services=("decode", READER), readers={"windows": (READER,)}, task={"ahead": 8})
+            found = in_order(await rig.until(ended))
+    lost = [record for record in found if record.outcome == "failed"]
+    assert [(r.until, r.reason) for r in lost] == [(60, "unreadable")]
+    assert lost[0].until - lost[0].index > 8
+    assert found[-1].count == 60
 
 
 async def test_a_file_that_cannot_be_opened_ends_with_a_failed_window_and_a_dead_letter_that_names_it(

@@ -52,7 +52,7 @@ APART = ("stages", "bus")
 """In these the parts are peers that do not know each other; what peers share stands beside them in files named here."""
 SHARED = {
     "bus": {"contract", "spread", "claims", "table", "wanted"},
-    "stages": {"options", "asking", "form", "reasons", "revisions"},
+    "stages": {"options", "asking", "form", "pacing", "reasons", "revisions"},
 }
 
 EXPORTED: dict[str, set[str]] = {
