@@ -35,9 +35,13 @@ class EachWay:
         self._queue: asyncio.PriorityQueue[Turn] = asyncio.PriorityQueue()
         """Feeds first, then as they came. Bounded by intake: it asks for `backlog` before it reads."""
         self._number = count()
-        self._workers = self._resting = 0
+        self._workers = self._resting = self._calling = 0
         self._stopped = False
         self._plain = not iscoroutinefunction(stage.handle)
+
+    @property
+    def calling(self) -> bool:
+        return self._calling > 0
 
     @property
     def idle(self) -> bool:
@@ -155,18 +159,18 @@ class EachWay:
                 self._resting -= 1
             else:
                 may_wait, _, given = queue.get_nowait()
-            # Without a slot, as other leases may be able to land.
-            while self.r.landings.stuck and not self._told_to_stop():  # noqa: ASYNC110  # of two conditions, one of them time
-                await asyncio.sleep(0.05)
             async with slots.one(self.r.pauses, live=not may_wait) as slot:
                 if self._told_to_stop():  # while it stood in line: the next owner finds the input where it is
                     continue
+                self._calling += 1
                 try:
                     await self._one(given, slot)
                 except asyncio.CancelledError:  # it waited to be tried again, and we are to stop
                     self._workers -= 1
-                    self.r.eased.set()
                     raise
+                finally:
+                    self._calling -= 1
+                    self.r.eased.set()
             if turn % 32 == 0:
                 await asyncio.sleep(0)  # a handler that never waits must not keep the loop to itself
 
@@ -178,7 +182,9 @@ class EachWay:
             if given.moves_only_time:  # expired while it waited
                 r.without(given, given.place.outcome, given.place.reason or "")
                 return
-            answer = await r.shared.attempts.run(lambda: self._handle(given), ready=r.ready, rest=slot.rest)
+            answer = await r.shared.attempts.run(
+                lambda: self._handle(given, slot), ready=lambda: r.ready(slot.rest), rest=slot.rest
+            )
             r.answer(given, answer, "done" if isinstance(answer, Entry) else answer.outcome)
         except NotYet as e:
             self._wait(given, e, since)
@@ -194,14 +200,14 @@ class EachWay:
             given.handling = given.handling or Handling((given.parent,))
             given.handling.begins(self.r.now)
 
-    async def _handle(self, given: Input) -> Any:
+    async def _handle(self, given: Input, slot: Slot) -> Any:
         self._begins(given)
         if isinstance(self.stage, Rounds):
-            return await self._rounds(given, self.stage)
+            return await self._rounds(given, self.stage, slot)
         answer = self.stage.handle(given.record, self.r.look)
         return answer if self._plain else await answer
 
-    async def _rounds(self, given: Input, stage: Rounds) -> Any:
+    async def _rounds(self, given: Input, stage: Rounds, slot: Slot) -> Any:
         """From the round on that nobody has had an answer for."""
         while True:
             so_far = None if given.so_far is None else msgspec.msgpack.decode(given.so_far, type=stage.SoFar)
@@ -209,7 +215,9 @@ class EachWay:
             if isinstance(answer, Record):
                 return answer
             self.r.parking.keep(given, answer)
-            await self.r.ready()
+            if self._told_to_stop():
+                raise NotBegun(f"{self.r.service}: its next round is the next owner's")
+            await self.r.ready(slot.rest)
 
     def _wait(self, given: Input, missing: NotYet, since: int) -> None:
         r = self.r

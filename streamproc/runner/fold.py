@@ -40,8 +40,12 @@ class FoldWay:
     def __init__(self, runner: Runner, stage: Fold) -> None:
         self.r, self.stage = runner, stage
         self._lanes: dict[tuple[str, int, str], Lane] = {}
-        self._busy = 0
+        self._busy = self._calling = 0
         self._stopped = False
+
+    @property
+    def calling(self) -> bool:
+        return self._calling > 0
 
     @property
     def idle(self) -> bool:
@@ -123,15 +127,29 @@ class FoldWay:
 
     async def _work(self, lane: Lane) -> None:
         try:
-            while not (self._stopped or lane.stopped) and (heads := self._heads(lane)):
+            while not (self._told_to_stop() or lane.stopped) and (heads := self._heads(lane)):
                 async with self.r.shared.slots.one(self.r.pauses, live=lane.live) as slot:
-                    await self._fold(lane, heads, slot)
+                    if not self._told_to_stop():  # while it stood in line
+                        await self._row_in_turn(lane, heads, slot)
         finally:
             lane.busy = False
             self._busy -= 1
             self.r.eased.set()
         if not self._poke(lane):
             self._rest(lane)
+
+    def _told_to_stop(self) -> bool:
+        return self._stopped
+
+    async def _row_in_turn(self, lane: Lane, heads: Heads, slot: Slot) -> None:
+        self._calling += 1
+        try:
+            await self._fold(lane, heads, slot)
+        except NotBegun:
+            lane.stopped = True  # we are to stop: the next owner finds the row where it is
+        finally:
+            self._calling -= 1
+            self.r.eased.set()
 
     def _rest(self, lane: Lane) -> None:
         """Where a lane stands is in the book: it is needed only while something waits or is at work."""
@@ -250,17 +268,15 @@ class FoldWay:
         outcome: Outcome = "done" if row.ended else row.outcome
         try:
             records, state = await r.shared.attempts.run(
-                lambda: self._handle(heads, row, standing), ready=r.ready, rest=slot.rest
+                lambda: self._handle(heads, row, standing), ready=lambda: r.ready(slot.rest), rest=slot.rest
             )
             self._emit(lane, heads, row, standing, records, state, outcome)
         except NotYet as e:
             self._not_yet(lane, heads, row, standing, e, since)
-        except NotBegun:
-            lane.stopped = True  # we are to stop: the next owner finds the row where it is
         except LeftOut as e:
             records, state = self._otherwise(row, standing, "skipped", e.reason)
             self._emit(lane, heads, row, standing, records, state, "skipped")
-        except Fatal:
+        except (Fatal, NotBegun):
             raise
         except Exception as e:  # noqa: BLE001  # the runner's one place for what a fold may raise: see Runner.rejection
             rejection = r.rejection(e)

@@ -38,6 +38,8 @@ class FollowWay:
     def __init__(self, runner: Runner, stage: Follow, look: Paced) -> None:
         self.r, self.stage, self.look = runner, stage, look
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._alone: dict[str, asyncio.Lock] = {}
+        """Two runs of one stream would both move its cursor."""
         self._after: dict[str, list[Input]] = {}
         """Another life of a stream waits until the one before, which was removed, has said its last. Not settled so far."""
         self._stopped = False
@@ -46,8 +48,12 @@ class FollowWay:
                 self._start(stream)
 
     @property
+    def calling(self) -> bool:
+        return False  # a run may be cut anywhere: what it has yielded lands, the rest is made again
+
+    @property
     def idle(self) -> bool:
-        return True  # a run may be cut anywhere: what it has yielded lands, the rest is made again
+        return True
 
     @property
     def backlog(self) -> int:
@@ -98,16 +104,15 @@ class FollowWay:
         before = self._tasks.get(stream)
         if before is not None:
             before.cancel()
-        self._tasks[stream] = self.r.spawn(lambda: self._run(stream, before))
+        self._tasks[stream] = self.r.spawn(lambda: self._run(stream))
 
-    async def _run(self, stream: str, before: asyncio.Task[Any] | None) -> None:
+    async def _run(self, stream: str) -> None:
         try:
-            if before is not None:
-                await asyncio.wait([before])  # two runs of one stream would both move its cursor
-            await self._to_its_end(stream)
+            async with self._alone.setdefault(stream, asyncio.Lock()):
+                await self._to_its_end(stream)
         finally:
             if self._tasks.get(stream) is asyncio.current_task():
-                del self._tasks[stream]
+                del self._tasks[stream], self._alone[stream]
                 self.look.rest(stream)
         for given in self._after.pop(stream, ()):
             self.admit(given)
@@ -136,7 +141,7 @@ class FollowWay:
         if source is None:
             key = source_key(stream, began.generation, began.revision)
             raise NotYet("source-unknown", topic="sources", key=key, within_s=PATIENCE_S)
-        cursor = msgspec.msgpack.decode(began.cursor, type=self.stage.Cursor) if began.cursor != NOTHING else None
+        cursor = self._cursor(began)
         async with aclosing(self.stage.run(source, cursor, self.look)) as steps:  # type: ignore[type-var]  # an async generator by contract
             began_s = r.now()
             async for records, cursor in steps:
@@ -144,6 +149,9 @@ class FollowWay:
                 await self._landable()
                 began_s = r.now()
         self._yielded(source, (), cursor, over=True)
+
+    def _cursor(self, run: Run) -> Any:
+        return None if run.cursor == NOTHING else msgspec.msgpack.decode(run.cursor, type=self.stage.Cursor)
 
     def _owed(self, source: Source, records: Sequence[Record]) -> list[Record]:
         """Of its own numbers, those that have no outcome yet: see `tail`. What it tells others of stays as it is."""
@@ -210,6 +218,9 @@ class FollowWay:
         log.error("%s: %s: %s", r.service, stream, reason)
         r.counts.dead += 1
         r.book.emit(r.speech.dead(stored, rejection))
-        cursor = msgspec.msgpack.decode(run.cursor, type=self.stage.Cursor) if run.cursor != NOTHING else None
-        records, cursor = self.stage.otherwise(source, cursor, reason)
-        self._yielded(source, records, cursor, over=True)
+        try:
+            records, cursor = self.stage.otherwise(source, self._cursor(run), reason)
+            self._yielded(source, records, cursor, over=True)
+        except Exception as e:  # noqa: BLE001  # the runner's one place for what a stage may raise: see Runner.rejection
+            r.rejection(e)
+            r.book.run(stream, Run(run.generation, run.revision, run.cursor, over=True))

@@ -174,6 +174,6 @@ class Look:
         return first.from_index if first.revision else 0
 
     def first_named(self, source: Source, service: str) -> int:
-        """The first index at which any revision up to this one names a service."""
+        """The first index at which any revision of this life of the stream names a service."""
         named = [s for s in self.revisions(source.stream, source.generation) if service in s.services]
         return min((s.from_index if s.revision else 0 for s in named), default=source.from_index)

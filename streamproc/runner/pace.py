@@ -29,14 +29,17 @@ class Roster:
         self._bus = bus
         self._seen: dict[str, float] = {}
         self._asked: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        """Whoever comes while one asks waits for his answer: not knowing so far is no licence to run away."""
 
     async def running(self, service: str) -> bool:
-        now = asyncio.get_running_loop().time()  # a wall clock may be set back, and nobody would be asked for as long
-        if now - self._asked.get(service, float("-inf")) >= LOOK_EVERY_S:
-            self._asked[service] = now
-            if await self._bus.members(service):
-                self._seen[service] = now
-        return now - self._seen.get(service, float("-inf")) < RUNNING_FOR_S
+        clock = asyncio.get_running_loop().time  # a wall clock may be set back, and nobody would be asked for as long
+        async with self._asking.setdefault(service, asyncio.Lock()):
+            if clock() - self._asked.get(service, float("-inf")) >= LOOK_EVERY_S:
+                if await self._bus.members(service):
+                    self._seen[service] = clock()
+                self._asked[service] = clock()
+        return clock() - self._seen.get(service, float("-inf")) < RUNNING_FOR_S
 
 
 class Paced(Look):

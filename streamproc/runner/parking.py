@@ -12,7 +12,7 @@ from streamproc import wire
 from streamproc.errors import Expired, Fatal, Retryable
 from streamproc.messages import Outcome
 from streamproc.runner.inputs import Input, Place
-from streamproc.runner.state import At, Parked, pack
+from streamproc.runner.state import At, Parked, kept
 from streamproc.wire import Entry, Stored
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Parking:
 
     def keep(self, given: Input, so_far: Any) -> None:
         """What is known after one of several calls: it lands, and whoever is next begins there."""
-        given.so_far = pack(so_far)
+        given.so_far = kept(so_far)
         self._enter(given)
 
     def _enter(self, given: Input) -> None:
@@ -56,7 +56,7 @@ class Parking:
     # coming back
 
     async def resume(self) -> None:
-        """What the owner before has parked."""
+        """What the owner before has parked. NotBegun where it cannot be had before we are to stop: then all stays parked."""
         waiting = [await self._unparked(at, parked) for at, parked in self.r.book]
         for given in waiting:  # all at once: what a way does with one may depend on which others wait
             self.r.hand_out(given)
@@ -107,7 +107,8 @@ class Parking:
         return Input(at, sequence, index, index + 1, None, None, place)
 
     async def _reread(self, at: At) -> Stored | None:
-        """A record's bytes once more, as they lie there; None where they have expired. A bus that is away is waited for."""
+        """A record's bytes once more, as they lie there; None where they have expired. A bus that is away is waited for,
+        until we are to stop: NotBegun then."""
         r, (name, offset) = self.r, at
         while True:
             try:
@@ -115,6 +116,7 @@ class Parking:
             except Expired:
                 return None
             except Retryable as e:
+                r.go_on_or_leave(e)
                 log.warning("%s: %s", r.service, e)
                 await r.pause()
             else:

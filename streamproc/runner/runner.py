@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamproc.bus.contract import Lease
-from streamproc.errors import Fatal, Fenced, Rejected, Retryable
+from streamproc.errors import Fatal, Fenced, NotBegun, Rejected, Retryable
 from streamproc.messages import Outcome, Record, Sequence, Source
+from streamproc.runner.attempts import Rest
 from streamproc.runner.book import Book
 from streamproc.runner.each import EachWay
 from streamproc.runner.ends import LOOK_EVERY_S, keep_s
@@ -53,8 +54,12 @@ class Way(Protocol):
     """How a kind of stage deals with its inputs."""
 
     @property
+    def calling(self) -> bool:
+        """Something is under way that a drain should wait for."""
+
+    @property
     def idle(self) -> bool:
-        """Nothing is under way that a drain should wait for."""
+        """Nothing is under way, or stands in line to be."""
 
     @property
     def backlog(self) -> int:
@@ -114,7 +119,13 @@ class Runner:
 
     async def run(self) -> None:
         """Until drained. Raises Fenced (in a group) when the lease is lost."""
-        tables = await self._opened()
+        try:
+            await self._at_work(await self._opened())
+        except NotBegun as e:
+            log.info("%s[%d]: %s", self.service, self.lease.partition, e)
+        await self.lease.release()
+
+    async def _at_work(self, tables: Tables) -> None:
         quiet = self.shared.load.listen(self.eased.set)
         self.look = self._look(tables)
         try:
@@ -122,24 +133,34 @@ class Runner:
                 await Tail(self, self.look).adopt()
             async with asyncio.TaskGroup() as self.tasks:
                 self.way = self._way()
-                work = (self.landings.run, self._until_lost, self._until_wanted, self._forget)
-                jobs = [self.tasks.create_task(job()) for job in work]
-                await self.parking.resume()
-                self.working = True
-                jobs.append(intake := self.tasks.create_task(self.intake.run()))
-                await self.draining.wait()
-                intake.cancel()
-                await self._finish()
-                await self._flush()
-                for job in (*jobs, *self._spawned):
-                    job.cancel()
+                try:
+                    await self._until_drained()
+                except BaseException:
+                    self.way.stop()  # see `_or_the_last`
+                    raise
         finally:
             self.working = False
             quiet()
             tables.close()
             self.waits.close()
             self.shared.load.sub(self.intake.held_bytes)
-        await self.lease.release()
+
+    async def _until_drained(self) -> None:
+        for job in (self.landings.run, self._until_lost, self._until_wanted, self._forget):
+            self.spawn(job)
+        try:
+            await self.parking.resume()
+        except NotBegun as e:
+            log.info("%s[%d]: %s; it stays parked", self.service, self.lease.partition, e)
+        else:
+            self.working = True
+            intake = self.spawn(self.intake.run)
+            await self.draining.wait()
+            intake.cancel()
+        await self._finish()
+        await self._flush()
+        for task in self._spawned:
+            task.cancel()
 
     def drain(self) -> None:
         """Stop intake, finish or give up within the deadline, land, release."""
@@ -152,10 +173,14 @@ class Runner:
             try:
                 return await Tables.open(self.shared.bus, self._tables(), self.lease.partition, self._heard)
             except Retryable as e:
-                if self.draining.is_set():
-                    raise
+                self.go_on_or_leave(e)
                 log.warning("%s[%d]: %s", self.service, self.lease.partition, e)
                 await self.pause()
+
+    def go_on_or_leave(self, because: Retryable) -> None:
+        """Raises NotBegun where a bus that is away is waited for no more, as we are to stop."""
+        if self.draining.is_set():
+            raise NotBegun(f"left before it could begin: {because}") from because
 
     def _tables(self) -> tuple[str, ...]:
         names = ["sources", *self.stage.tables]
@@ -185,7 +210,7 @@ class Runner:
 
     async def _until_wanted(self) -> None:
         await self.lease.wanted.wait()
-        log.info("%s[%d]: another should have it; finishing what is under way", self.service, self.lease.partition)
+        log.debug("%s[%d]: another should have it; finishing what is under way", self.service, self.lease.partition)
         if not self.draining.is_set():
             self._finish_s = self.shared.bounds.hand_over_s
             self.counts.handed_over += 1
@@ -201,7 +226,7 @@ class Runner:
         self.pauses.end()
         try:
             async with asyncio.timeout(self._finish_s):
-                while not self.way.idle:
+                while self.way.calling:
                     self.eased.clear()
                     await self.eased.wait()
         except TimeoutError:
@@ -241,12 +266,22 @@ class Runner:
         except TimeoutError:
             log.error("%s[%d]: %d changes could not land", self.service, self.lease.partition, self.book.size)  # noqa: TRY400  # the count says it all
 
-    async def ready(self) -> None:
-        """Back when a call may start: nobody can have taken the lease yet."""
-        while not self.lease.fresh():
+    async def ready(self, rest: Rest) -> None:
+        """Back when a call may start: what it brings can land, and nobody can have taken the lease yet. Others, who may be
+        able to land, use the slot meanwhile."""
+        while self.landings.stuck or not self.lease.fresh():
             if self.lease.lost.is_set():
                 raise Fenced(f"{self.service}[{self.lease.partition}]: the lease is lost")
-            await asyncio.sleep(0.05)
+            await rest(self.landings.next_end() if self.landings.stuck else asyncio.sleep(0.05))
+
+    async def _or_the_last(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """An error is the end of the lease. Nothing is begun any more, not even in the moment before the others hear of it:
+        a table may speak, and whoever waits for it would."""
+        try:
+            await work()
+        except Exception:
+            self.way.stop()
+            raise
 
     # what is over
 
@@ -350,8 +385,8 @@ class Runner:
         """Before something of the bus or the store is tried again."""
         await asyncio.sleep(self.shared.circuit.backoff.wait_s(3, self.shared.rng))
 
-    def spawn(self, work: Callable[[], Any]) -> asyncio.Task[Any]:
-        task = self.tasks.create_task(work())
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        task = self.tasks.create_task(self._or_the_last(work))
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
         return task

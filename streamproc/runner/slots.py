@@ -65,7 +65,7 @@ class Slots:
 
 
 class Pauses:
-    """Who waits between two attempts, of one lease. Nothing of theirs is under way, so whoever stops sends them away and
+    """Who waits between two attempts, or for a slot to make the next, of one lease. Nothing of theirs is under way, so whoever stops sends them away and
     waits for none: in an outage all would be waited for in vain."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Slot:
         self._give()
         with self._pauses:
             answer = await awaitable
-        await self._slots.take(live=self._live)
+            await self._slots.take(live=self._live)
         self._held = True
         return answer
 

@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from streamproc.errors import TooLarge
 from streamproc.messages import Sequence
 from streamproc.runner.cover import Cover
 from streamproc.runner.ends import Life
-from streamproc.topics import SEPARATOR
+from streamproc.topics import SEPARATOR, state_topic
 
 ENGINE_VERSION = 2
 FORMAT = f"{SEPARATOR}format"
@@ -71,13 +72,29 @@ class Run(Struct, array_like=True, frozen=True):
     over: bool
 
 
+MOST_BYTES = state_topic("").max_bytes // 2
+"""Of what a stage keeps under one key; what the runner says around it is small."""
+
 pack = msgspec.msgpack.Encoder().encode
 NOTHING = msgspec.Raw(pack(None))
 
 
+def kept(value: Any) -> bytes:
+    """A stage's own state, packed: bytes from here on, so that nobody can change it behind the book's back.
+
+    TooLarge, here and now, where the landing would fail, and that of every owner to come.
+    """
+    packed = pack(value)
+    if len(packed) > MOST_BYTES:
+        raise TooLarge(
+            f"what the stage keeps would take {len(packed):,} bytes; {MOST_BYTES:,} may be kept of one stream"
+        )
+    return packed
+
+
 def raw(value: Any) -> msgspec.Raw:
-    """A stage's own state, packed: bytes from here on, so that nobody can change it behind the book's back."""
-    return msgspec.Raw(pack(value))
+    """The same, to stand within another."""
+    return msgspec.Raw(kept(value))
 
 
 def guard_key(s: Sequence) -> str:

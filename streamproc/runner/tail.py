@@ -63,8 +63,7 @@ class Tail:
                 begin = await r.shared.bus.offset_at(self.name, r.lease.partition, since_ms)
                 adopted = await self._adopt_from(begin)
             except Retryable as e:
-                if r.draining.is_set():
-                    raise
+                r.go_on_or_leave(e)
                 log.warning("%s[%d]: %s", r.service, r.lease.partition, e)
                 await r.pause()
             else:

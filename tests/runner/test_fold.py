@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from streamproc.errors import NotBegun
 from streamproc.messages import Detection, Event, Life, Record, Source
+from streamproc.runner.state import MOST_BYTES
 from streamproc.stage import Fold, Look, Row
 from tests.runner.rig import Rig, told
 
@@ -162,3 +163,21 @@ async def test_a_row_whose_call_was_not_begun_before_a_drain_is_folded_by_the_ne
         await rig.until(lambda: len(rows(rig)) == 3)
     assert rows(rig) == [f"{i}:detect.a=done" for i in range(3)]
     assert not rig.dead("detections")
+
+
+@told
+async def test_what_a_fold_keeps_may_not_outgrow_a_landing_and_only_its_row_fails() -> None:
+    class Hoard(Collect):
+        State: ClassVar[Any] = bytes | None
+
+        async def fold(self, row: Row, state: Any, look: Look) -> tuple[Sequence[Record], Any]:
+            records, _ = await super().fold(row, state, look)
+            return records, bytes(MOST_BYTES) if row.index == 1 else b"small"
+
+    rig = Rig.of(partitions=1)
+    source = rig.source("m", "detect.a", "dedup", count=3)
+    detections(rig, source, "detect.a", 0, 1, 2, 3)
+    async with rig.running("dedup", Hoard("detect.a")):
+        await rig.until(lambda: any(r.ended for r in rig.records("events")))
+    assert [row.split(":")[0] for row in rows(rig)] == ["0", "2"]
+    assert len(rig.dead("detections")) == 1

@@ -97,12 +97,3 @@ async def test_a_round_that_is_rejected_fails_the_record_once() -> None:
     assert (said.outcome, said.reason) == ("failed", "too large")
     assert len(rig.dead("windows")) == 1
     assert rounds(asked) == [0, 1]
-
-
-@told
-async def test_a_drain_in_the_middle_finishes_all_rounds() -> None:
-    rig, asked = rig_with_a_window(), list[tuple[int, int]]()
-    async with rig.running("caption.a", Story(asked)):
-        await rig.until(lambda: rounds(asked) == [0, 1])
-    assert rounds(asked) == [0, 1, 2]
-    assert rig.said("captions")["m", 0].outcome == "done"
