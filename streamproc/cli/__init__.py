@@ -1,24 +1,20 @@
 """The command line. Each room of it is a module here with `register(app)`; what they share stands in `frame`.
 
-A room imports what is heavy inside its commands, so that `streamproc --help` answers at once.
+A room imports what is heavy inside its commands, so that `streamproc --help` answers at once. Here nothing is imported at
+the top but what Python has loaded by then: a Ctrl-C before `main` has begun would show a traceback.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import pkgutil
 import signal
 import sys
-from contextlib import suppress
-from importlib import import_module
-from types import ModuleType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+if TYPE_CHECKING:
+    from types import ModuleType
 
-from streamproc import __version__
-from streamproc.cli import frame
+    import typer
 
 __all__ = ["build", "main"]
 
@@ -26,6 +22,12 @@ __all__ = ["build", "main"]
 def build(only: str | None = None) -> typer.Typer:
     """The command line: the frame's own options, then every room there is; or the one of the command that is asked for,
     since to lay out all of them takes a tenth of a second."""
+    import pkgutil
+
+    import typer
+
+    from streamproc.cli import frame
+
     app = typer.Typer(
         name="streamproc",
         help="Video in, what happened in it out: an exactly-once stream processor for vision-language models.",
@@ -36,7 +38,7 @@ def build(only: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,  # its tracebacks would show locals, and so secrets
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_given)
+    app.callback()(frame.options)
     rooms = sorted(found.name for found in pkgutil.iter_modules(__path__))
     if only in rooms and hasattr(room := _room(only), "register"):
         room.register(app)
@@ -48,25 +50,9 @@ def build(only: str | None = None) -> typer.Typer:
 
 
 def _room(name: str) -> ModuleType:
+    from importlib import import_module
+
     return import_module(f"{__name__}.{name}")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        frame.line(__version__)
-        raise typer.Exit
-
-
-def _given(
-    settings: Annotated[
-        str | None, typer.Option("--settings", metavar="FILE", help="Settings file instead of ./streamproc.toml.")
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log everything, and show tracebacks.")] = False,
-    version: Annotated[  # noqa: ARG001  # its callback has answered by then
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    frame.given.set(frame.Given(settings_file=settings, debug=debug))
 
 
 def main() -> None:
@@ -74,13 +60,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app = build(next((said for said in sys.argv[1:] if not said.startswith("-")), None))
-    except KeyboardInterrupt:
-        sys.exit(frame.Code.INTERRUPTED)
-    _leave(frame.exit_code(app, sys.argv[1:]))
+        from streamproc.cli import frame
+
+        _leave(frame.exit_code(app, sys.argv[1:]))
+    except KeyboardInterrupt:  # before anything was begun, or after all of it was closed
+        os._exit(130)  # Code.INTERRUPTED, which may not be there so early
 
 
 def _leave(code: int) -> NoReturn:
     """At once: everything has been closed, and taking apart what was loaded would take a third of a second."""
+    import logging
+    from contextlib import suppress
+
     logging.shutdown()
     for file in (sys.stdout, sys.stderr):
         with suppress(BrokenPipeError):

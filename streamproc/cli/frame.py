@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from streamproc import __version__
 from streamproc.errors import Misconfigured, Retryable, StreamprocError, Unreachable
 
 if TYPE_CHECKING:
@@ -76,6 +77,24 @@ class Given:
 given: ContextVar[Given] = ContextVar("given", default=Given())  # noqa: B039  # frozen, so sharing the default is safe
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        line(__version__)
+        raise typer.Exit
+
+
+def options(
+    settings: Annotated[
+        str | None, typer.Option("--settings", metavar="FILE", help="Settings file instead of ./streamproc.toml.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log everything, and show tracebacks.")] = False,
+    version: Annotated[  # noqa: ARG001  # its callback has answered by then
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    given.set(Given(settings_file=settings, debug=debug))
+
+
 # ends ---------------------------------------------------------------------------------------------------------------
 
 
@@ -84,18 +103,26 @@ def exit_code(app: typer.Typer, arguments: Sequence[str]) -> int:
     try:
         ended = app(args=list(arguments), prog_name="streamproc", standalone_mode=False)
         sys.stdout.flush()
-    except (SystemExit, BrokenPipeError) as e:  # typer makes the first of the second
-        if not isinstance(e, BrokenPipeError) and not isinstance(e.__context__, BrokenPipeError):
+    except SystemExit as e:
+        if not isinstance(e.__context__, BrokenPipeError):  # typer makes the one of the other
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout, or the interpreter's last flush fails again
-        return Code.DONE  # whoever reads us has seen enough; that is no failure of ours
+        return _unread()
     except (KeyboardInterrupt, asyncio.CancelledError):
         ended = Code.INTERRUPTED
     except Exception as e:  # noqa: BLE001  # the outermost edge: what nobody mapped still ends as a line and a code
-        return max(_told(error) for error in _leaves(e))
+        errors = list(_leaves(e))
+        if all(isinstance(error, BrokenPipeError) for error in errors):
+            return _unread()
+        return max(_told(error) for error in errors)
     if ended == Code.INTERRUPTED:
         say("interrupted")
     return ended if isinstance(ended, int) else Code.DONE
+
+
+def _unread() -> Code:
+    """Whoever reads us has seen enough; that is no failure of ours."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout, or the interpreter's last flush fails again
+    return Code.DONE
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -163,10 +190,13 @@ def settings(**options: Any) -> Settings:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Work on a loop to its end; Ctrl-C cancels it, and what it holds is given back before we leave."""
-    import uvloop
+    try:
+        import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    finally:
+        work.close()  # of one that never began, or Python complains of it
 
 
 def let_sigterm_drain() -> None:

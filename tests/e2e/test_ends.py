@@ -26,6 +26,19 @@ sys.argv = ["streamproc", "run", "film.mp4"]
 cli.main()
 """
 
+STOPPED_AT_AN_IMPORT = """
+import os, signal, sys
+module, sys.argv[1:] = sys.argv[1], ["topics", "list"]
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from streamproc.cli import main
+main()
+"""
+
 
 def started(*command: str, bus: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "STREAMPROC_BUS": bus, "LOG_LEVEL": "warning"}
@@ -42,6 +55,15 @@ def test_a_command_that_is_told_to_stop_before_it_has_begun_says_interrupted(bus
     with started("-c", STOPPED_ON_ITS_WAY, bus=bus) as process:
         process.communicate(timeout=60)
     assert process.returncode == Code.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("module", "says"), [("typer", ""), ("streamproc.settings", "interrupted\n"), ("uvloop", "interrupted\n")]
+)
+def test_ctrl_c_while_things_are_loaded_shows_no_traceback(bus: str, module: str, says: str) -> None:
+    with started("-c", STOPPED_AT_AN_IMPORT, module, bus=bus) as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (Code.INTERRUPTED, says)
 
 
 def test_one_that_only_looks_ends_the_same_way(bus: str, tmp_path: Path) -> None:

@@ -185,15 +185,27 @@ def test_whoever_never_reads_us_makes_no_error() -> None:
     assert (told.returncode, told.stderr) == (Code.DONE, b"")
 
 
-def test_whoever_stops_reading_us_makes_no_error() -> None:
-    program = """
-import sys, typer
+ALONE = """
+    while True:
+        frame.emit({"a": 1})
+"""
+BESIDE_OTHERS = """
+    async def work():
+        async with asyncio.TaskGroup():
+            while True:
+                frame.emit({"a": 1})
+    frame.run(work())
+"""
+
+
+@pytest.mark.parametrize("talks", [ALONE, BESIDE_OTHERS])
+def test_whoever_stops_reading_us_makes_no_error(talks: str) -> None:
+    program = f"""
+import asyncio, sys, typer
 from streamproc.cli import frame
 app = typer.Typer()
 @app.command()
-def talk():
-    while True:
-        frame.emit({"a": 1})
+def talk():{talks}
 sys.exit(frame.exit_code(app, []))
 """
     with subprocess.Popen(
