@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 DEEPEST: Final = 8
@@ -35,12 +36,6 @@ _AFTER_VALUE: Final = re.compile(rf"\s*+(?:,?\s*+(?:{_KEY_NEXT}|[}}\]]|$)|,\s*+(
 _AFTER_ITEM: Final = re.compile(
     rf"\s*+(?:,\s*+(?:[{_ANY_QUOTE}{{\[\d+.-]|(?:true|false|null|none|nan)\b)|,?\s*+(?:[}}\]]|$))", re.IGNORECASE
 )
-_ENDS: Final = {
-    (quote, in_list): re.compile(f"[{closing}](?={after.pattern})", after.flags)
-    for quote, closing in _QUOTES.items()
-    for in_list, after in ((False, _AFTER_VALUE), (True, _AFTER_ITEM))
-}
-"""Opening quote, and whether a list holds the string → where it may end. One search, as a heap of quotes has thousands."""
 _QUOTED_KEY: Final = re.compile(rf"[{_ANY_QUOTE}]([^{_ANY_QUOTE}{{}}\[\]\n]{{0,{LONGEST_KEY}}})[{_ANY_QUOTE}](?=\s*+:)")
 
 _WORDS: Final = {
@@ -210,10 +205,18 @@ class _Reader:
 
     def _end(self, at: int, *, in_list: bool) -> int:
         """Where the string that opens at `at` ends; -1 if it does not."""
-        for close in _ENDS[self.text[at], in_list].finditer(self.text, at + 1):
+        for close in _ends(self.text[at], in_list=in_list).finditer(self.text, at + 1):
             if not _escaped(self.text, close.start()):
                 return close.start()
         return -1
+
+
+@cache
+def _ends(quote: str, *, in_list: bool) -> re.Pattern[str]:
+    """Where a string may end that this opened. One search, as a heap of quotes has thousands; made when one comes, as they
+    take longer to make than most who import this have time for."""
+    after = _AFTER_ITEM if in_list else _AFTER_VALUE
+    return re.compile(f"[{_QUOTES[quote]}](?={after.pattern})", after.flags)
 
 
 def _escaped(text: str, at: int) -> bool:
