@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run, say, settings, table
+from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, plain, run, say, settings, table
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -165,4 +165,4 @@ def _at(item: Item | None) -> str:
 def _texts(first: Item | None, second: Item | None) -> tuple[str, str]:
     """Only where they differ."""
     one, other = ((i.text or "") if i else "" for i in (first, second))
-    return ("", "") if one == other or not (first and second) else (one, other)
+    return ("", "") if one == other or not (first and second) else (plain(one), plain(other))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run, say, settings, table
+from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, plain, run, say, settings, table
 from streamproc.errors import Misconfigured, Rejected, did_you_mean
 
 if TYPE_CHECKING:
@@ -231,12 +231,13 @@ def _show(found: dict[str, Any]) -> None:
 
     for key, value in found.items():
         if key not in ("record", "headers", "pictures"):
-            line(f"{key:12} {value}")
+            line(f"{key:12} {plain(str(value), most=None)}")
     line("")
     for name, value in found["headers"].items():
-        line(f"{name}: {value}")
+        line(f"{name}: {plain(value, most=None)}")
     if "record" in found:
         line("")
-        line(msgspec.json.format(msgspec.json.encode(found["record"]), indent=2).decode())
+        for row in msgspec.json.format(msgspec.json.encode(found["record"]), indent=2).decode().split("\n"):
+            line(plain(row, most=None))
     for path in found.get("pictures", ()):
         line(f"wrote {path}")

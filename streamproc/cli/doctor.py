@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, Code, JsonOption, emit, line, opened, run, settings, table
+from streamproc.cli.frame import BusOption, Code, JsonOption, emit, line, opened, plain, run, settings, table
 from streamproc.errors import Fatal, Misconfigured, Retryable
 
 if TYPE_CHECKING:
@@ -163,6 +163,6 @@ def _show(found: Iterable[Finding]) -> None:
     line("")
     bad = [f for f in found if f.verdict in ("failed", "unreachable")]
     for one in bad:
-        line(f"{one.hop}: {one.seen}" + (f". {one.remedy}" if one.remedy else ""))
+        line(plain(f"{one.hop}: {one.seen}", most=None) + (f". {one.remedy}" if one.remedy else ""))
     if not bad:
         line("all is well")

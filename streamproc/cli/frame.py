@@ -181,9 +181,9 @@ def settings(**options: Any) -> Settings:
     file = Path(said.settings_file) if said.settings_file else None
     told = load({name.replace("__", "."): value for name, value in options.items()}, file=file)
     level = "debug" if said.debug else told.log_level
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Log("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("streamproc").setLevel(level.upper())
     return told
 
@@ -284,7 +284,7 @@ def emit(document: object) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Results for people. In a pipe the columns are as wide as they need: nothing is cut."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else plain(str(cell), most=None) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -300,9 +300,30 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+LONGEST = 300
+"""Characters of what somebody else wrote, as a model, that stand in one place; scripts get all."""
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor, colours, breaks the line or turns the direction of what follows."""
+
+
+def plain(text: str, *, most: int | None = LONGEST) -> str:
+    """What a model, a server or a file says, as people are shown it: in one line, cut where it is long, and nothing of it is
+    a command to their terminal. `--json` and files have it as it is."""
+    if most is not None and len(text) > most:
+        text = text[: most - 1] + "…"
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
 _PASSWORD = re.compile(r"//[^/@\s]+@")
 
 
 def say(text: str) -> None:
     """A word to people, beside the results. Passwords in addresses are left out."""
-    sys.stderr.write(_PASSWORD.sub("//***@", text) + "\n")
+    lines = (plain(part, most=None) for part in _PASSWORD.sub("//***@", text).split("\n"))
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+class _Log(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging calls it so
+        return plain(super().formatMessage(record), most=None)

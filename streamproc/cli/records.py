@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from streamproc.cli.frame import Patience, say
+from streamproc.cli.frame import Patience, plain, say
 from streamproc.cli.times import Time
 from streamproc.errors import Expired, StreamprocError
 from streamproc.topics import DLQ, Topic, stream_of, topic
@@ -170,15 +170,14 @@ def for_people(shown: dict[str, Any]) -> str:
             or shown["headers"].get("error")
             or ("deleted" if shown["bytes"] is None else f"{shown['bytes']} bytes")
         )
-        return f"{at:10} {shown['key'].partition(chr(0))[0]}  {said}"
-    rest = msgspec.json.encode(without_pictures({k: v for k, v in record.items() if k not in ENVELOPE})).decode()
+        return f"{at:10} {shown['key'].partition(chr(0))[0]}  {plain(said)}"
+    rest = plain(msgspec.json.encode(without_pictures({k: v for k, v in record.items() if k not in ENVELOPE})).decode())
     if "start_ms" not in record:
         return f"{at:10} {record['stream']}  {record['service']}  {rest}"
     until = f"–{record['until_index'] - 1}" if "until_index" in record else ""
     stretch = f"{record['start_ms'] / 1000:.1f}–{record['end_ms'] / 1000:.1f} s"
-    dead = (
-        f"  {shown['headers']['error-class']}: {shown['headers']['error']}" if "error-class" in shown["headers"] else ""
-    )
+    headers = shown["headers"]
+    dead = plain(f"  {headers['error-class']}: {headers['error']}") if "error-class" in headers else ""
     return f"{at:10} {record['stream']}  #{record['index']}{until}  {stretch}  {record['outcome']}  {rest}{dead}"
 
 

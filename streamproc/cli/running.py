@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from streamproc.cli.frame import line
+from streamproc.cli.frame import line, plain
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -234,6 +234,11 @@ def clock(ms: float) -> str:
 
 def shown(name: str, record: Any, *, live: bool) -> str | None:
     """A result as a line; None for what people need not see: the steps in between of a file's events, and gaps."""
+    said = _said(name, record, live=live)
+    return None if said is None else plain(said)
+
+
+def _said(name: str, record: Any, *, live: bool) -> str | None:
     if name == "events" and record.event is not None:
         event = record.event
         if not live and event.state != "close":

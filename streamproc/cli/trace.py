@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, run, settings
+from streamproc.cli.frame import BusOption, JsonOption, emit, line, opened, plain, run, settings
 from streamproc.cli.records import ENVELOPE, without_pictures
 from streamproc.cli.times import Time, parse
 from streamproc.errors import Misconfigured, did_you_mean
@@ -194,7 +194,7 @@ def _outcome(found: Moment, service: str, landed: Landed) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    line(found["sentence"])
+    line(plain(found["sentence"], most=None))
     for window in found["windows"]:
         line(f"\nwindow {window['index']}{'' if window['shows_it'] else ', beside it'}")
         for said in window["outcomes"]:
@@ -203,12 +203,13 @@ def _show(found: dict[str, Any]) -> None:
         line(f"\ndedup, by rule {found['dedup']['rule']}")
     for decision in found["dedup"]["decisions"]:
         where = f" → {decision['event']}" if decision.get("event") else ""
-        line(
-            f"  {decision['label']} of {decision['model']} in window {decision['index']}{where}: {decision['decided']}"
-        )
+        of = f"{plain(decision['label'])} of {decision['model']} in window {decision['index']}"
+        line(f"  {of}{where}: {decision['decided']}")
     for event in found["dedup"]["events"]:
         votes = ", ".join(f"{v['model']}#{v['index']}" + _sure(v) for v in event["votes"])
-        line(f"  {event['id']}  {event['label']}  {_span(event)}  {event['state']}{_sure(event)}  votes: {votes}")
+        line(
+            f"  {event['id']}  {plain(event['label'])}  {_span(event)}  {event['state']}{_sure(event)}  votes: {votes}"
+        )
     if found["behind"]:
         line("\nbehind it")
     for said in found["behind"]:
@@ -240,11 +241,11 @@ def _show_outcome(said: dict[str, Any]) -> None:
         *CALL,
     )
     rest = {k: v for k, v in said.items() if k not in shown}
-    reason = f" ({said['reason']})" if said.get("reason") else ""
-    text = msgspec.json.encode(rest).decode() if rest else ""
+    reason = f" ({plain(said['reason'])})" if said.get("reason") else ""
+    text = plain(msgspec.json.encode(rest).decode()) if rest else ""
     line(f"  {said['service']}  #{said['index']}  {_span(said)}  {said['outcome']}{reason}  {text}".rstrip())
     if said.get("raw") is not None:
-        line(f"    said: {said['raw'][:LONGEST_TEXT]!r}")
+        line(f"    said: {plain(said['raw'], most=LONGEST_TEXT)}")
     if said.get("model"):
         tokens, seconds = said.get("tokens") or {}, said.get("seconds") or {}
         call = [

@@ -116,6 +116,18 @@ def test_what_a_model_said_and_nobody_could_read_is_shown_as_it_came(
     assert "I am a teapot" in [o.get("raw") for o in outcomes]
 
 
+def test_what_a_model_said_is_no_command_to_the_terminal(
+    match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model.says = lambda colours: "\x1b[2Jred\u202e\r\nbox" if "blue" in colours else "None"
+    assert run(match, *by(model)) == Code.INCOMPLETE
+    capfd.readouterr()
+    assert exit_code(build(), ["trace", "match", "15"]) == Code.DONE
+    told = capfd.readouterr().out
+    assert r"said: \x1b[2Jred\u202e\r\nbox" in told
+    assert all(row.isprintable() for row in told.split("\n"))
+
+
 def test_one_model_that_saw_it_is_enough_where_another_did_not(
     match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]
 ) -> None:

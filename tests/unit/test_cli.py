@@ -224,6 +224,22 @@ def test_in_a_pipe_columns_are_as_wide_as_they_need_and_nothing_is_cut(capsys: p
     assert capsys.readouterr().out.splitlines() == ["name" + " " * 198 + "about", "x" * 200, "y" + " " * 201 + "7"]
 
 
+def test_what_others_wrote_is_no_command_to_the_terminal_in_tables_words_and_logs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frame.table(["seen"], [["404\x1b[2J\nnot \u2066here"]])
+    frame.say("first\nsecond\x1b[2J\x9b1m")
+    assert capsys.readouterr() == ("seen\n404\\x1b[2J\\nnot \\u2066here\n", "first\nsecond\\x1b[2J\\x9b1m\n")
+    program = """
+import logging
+from streamproc.cli import frame
+frame.settings()
+logging.getLogger("streamproc.models").warning("it says %s", "\\x1b[2J\\nno")
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stderr.endswith("WARNING streamproc.models: it says \\x1b[2J\\nno\n")
+
+
 def test_colour_is_for_terminals_only() -> None:
     read, write = os.openpty()
     program = "from streamproc.cli import frame; frame.table(['name'], [['x']])"

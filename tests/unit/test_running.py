@@ -59,6 +59,20 @@ def test_captions_and_detections_are_shown_where_they_say_something() -> None:
     assert shown("captions", Caption(**place(outcome="failed", reason="unreadable")), live=False) is None
 
 
+def test_what_a_model_says_is_one_line_of_bounded_length_and_no_command_to_the_terminal() -> None:
+    told = shown(
+        "captions", Caption(**place(), text="\x1b[31mred\r\nnew\u202eabc\0 Ärger 日本\u3000👩\u200d🚀"), live=False
+    )
+    assert told == "m  1:01  \\x1b[31mred\\r\\nnew\\u202eabc\\x00 Ärger 日本\u3000👩\u200d🚀"
+    told = shown("captions", Caption(**place(), text="word " * 52_000), live=False)
+    assert told is not None
+    assert len(told) == 300
+    assert told.endswith("…")
+    goal = shown("events", Event(**place(), event=life(label="goal\x07", details="\n")), live=False)
+    assert goal is not None
+    assert goal.isprintable()
+
+
 def test_what_was_spent_is_what_the_card_says_it_costs() -> None:
     spending = Spending({"m": Price(input=1.0, output=10.0, as_of="today")})
     spending.hear(Record(model="m", url="u", outcome="done", seconds=1, tokens=Tokens(into=1_000_000, out=100_000)))

@@ -48,7 +48,7 @@ def published(entries: Iterable[Entry]) -> None:
     asyncio.run(work())
 
 
-def caption(stream: str, index: int, *, utc: str | None = None) -> Entry:
+def caption(stream: str, index: int, *, utc: str | None = None, text: str | None = None) -> Entry:
     record = Caption(
         id=record_id("caption", "decode", stream, 1, index),
         service="caption",
@@ -61,7 +61,7 @@ def caption(stream: str, index: int, *, utc: str | None = None) -> Entry:
         end_ms=60_000 * (index + 1),
         utc=utc,
         outcome="done",
-        text=f"minute {index}",
+        text=text or f"minute {index}",
     )
     return encode(record, partitions=4, time=golden.TIME)
 
@@ -194,6 +194,18 @@ def test_every_kind_of_record_has_a_line_for_people(made: golden.Golden, capsys:
     assert streamproc("tail", made.entry().topic) == Code.DONE
     [told] = capsys.readouterr().out.splitlines()
     assert made.record.stream in told
+
+
+def test_what_a_model_said_is_one_bounded_line_for_people_and_whole_for_scripts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "a\u202eb\x9b1m\x1b[2J\n" + "word " * 1000
+    published([caption("match1", 0, text=long)])
+    assert texts(tailed(capsys, "captions")) == [long]
+    assert streamproc("tail", "captions") == Code.DONE
+    [told] = capsys.readouterr().out.split("\n")[:-1]
+    assert told.isprintable()
+    assert len(told) < 400
 
 
 def test_what_cannot_be_read_is_shown_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
