@@ -26,7 +26,7 @@ def coverage(
     from streamproc.pipeline.outputs import covered
     from streamproc.pipeline.progress import KINDS, followed
 
-    told = settings(bus=bus)
+    told, kinds = settings(bus=bus), (*KINDS, "missing")
 
     async def work() -> Code:
         async with opened(told) as log, followed(log) as progress:
@@ -34,20 +34,24 @@ def coverage(
             if (source := there.get(stream)) is None:
                 raise Misconfigured(f"no stream '{stream}'{did_you_mean(stream, there)}")
             rows = covered(progress, source, source.services)
+            at_work = {service for service in source.services if await log.members(service)}
         if json:
             emit(rows)
         else:
-            _show(rows)
+            _show(rows, at_work)
         whole = all(row["ended"] and not row["failed"] and not row["missing"] for row in rows)
         return Code.DONE if whole else Code.INCOMPLETE
 
-    def _show(rows: list[dict[str, object]]) -> None:
-        kinds = (*KINDS, "missing")
+    def _state(row: dict[str, object], at_work: set[str]) -> str:
+        if row["ended"]:
+            return "yes"
+        began = row["service"] in at_work or any(row[kind] for kind in kinds)
+        return "" if began else "not asked so far"
+
+    def _show(rows: list[dict[str, object]], at_work: set[str]) -> None:
         sums = [[f"{sum(b - a for a, b in row[kind]) / 1000:.1f}" for kind in kinds] for row in rows]  # type: ignore[attr-defined]  # pairs, by `covered`
         head = ("service", *(f"{kind} s" for kind in kinds), "complete")
-        table(
-            head, [(row["service"], *told, "yes" if row["ended"] else "") for row, told in zip(rows, sums, strict=True)]
-        )
+        table(head, [(row["service"], *told, _state(row, at_work)) for row, told in zip(rows, sums, strict=True)])
         for row in rows:
             for kind in ("failed", "skipped", "missing"):
                 pairs: list[tuple[int, int]] = row[kind]  # type: ignore[assignment]  # by `covered`

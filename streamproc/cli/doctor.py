@@ -115,8 +115,10 @@ async def _honoured(one: Served, environ: Mapping[str, str]) -> list[Finding]:
 
 
 def known(told: Settings, sources: Mapping[str, Source]) -> tuple[list[Served], list[Finding]]:
-    """Endpoints of the settings, and those that streams name; models that are not known here belong to other processes."""
+    """Endpoints of the settings, and those that streams name; models that are not known here belong to other processes, and
+    one that nobody here gave a URL may be served anywhere: who is asked was named."""
     from streamproc.cli.endpoints import served_as
+    from streamproc.models.card import LOCAL
     from streamproc.pipeline.checkup import Finding
     from streamproc.pipeline.parts import plan_of
 
@@ -126,10 +128,17 @@ def known(told: Settings, sources: Mapping[str, Source]) -> tuple[list[Served], 
             names.setdefault(model)
     served, unknown = list[Any](), list[Any]()
     for name in names:
+        remedy = f"Say [endpoints.{name}] where it is served"
         try:
-            served.append(served_as(told, name))
+            one = served_as(told, name)
         except Misconfigured as e:
-            unknown.append(Finding(f"endpoint {name}", "note", str(e), f"Say [endpoints.{name}] where it is served"))
+            unknown.append(Finding(f"endpoint {name}", "note", str(e), remedy))
+            continue
+        if name in told.endpoints or told.openai.base_url or one.card.url or not one.urls:
+            served.append(one)
+        else:
+            seen = f"no URL is named for it here; {LOCAL}, where its card looks then, was not asked"
+            unknown.append(Finding(f"endpoint {name}", "note", seen, remedy))
     return served, unknown
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamproc.settings import Settings
 
 EVERY_S = 2.0
+REACHABLE = {True: "yes", False: "no", None: "not asked"}
 COUNTED = ("events", "incidents", "descriptions")
 """Topics whose records are numbered as they come: who answers them has numbers that are no times."""
 
@@ -51,6 +52,8 @@ class Account(Struct, frozen=True):
     """How much further the service is that is the furthest with this stream; None of one whose numbers are no times, as
     those of events: its lag in records says it."""
     complete: bool
+    asked: bool = True
+    """Somebody works in it, or it has said something of the stream."""
 
 
 class Stream(Struct, frozen=True):
@@ -62,7 +65,8 @@ class Stream(Struct, frozen=True):
 
 class Endpoint(Struct, frozen=True):
     endpoint: str
-    reachable: bool
+    reachable: bool | None
+    """None where nobody was asked."""
     seen: str
 
 
@@ -123,7 +127,8 @@ async def look(bus: Bus, told: Settings | None = None) -> Status:
             del reads[name]  # it has done its part and was forgotten
         reads |= {name: set() for name in kept - reads.keys()}
         services = await asyncio.gather(*(_service(bus, name, reads[name], there) for name in sorted(reads)))
-        streams = [_stream(source, progress) for _, source in sorted(sources.items())]
+        at_work = {s.service for s in services if s.members}
+        streams = [_stream(source, progress, at_work) for _, source in sorted(sources.items())]
         waits = [*_waits(services, streams, sources), *await _left(bus, services, streams)]
     endpoints = await _endpoints(told, sources) if told else []
     return Status(list(services), streams, waits, endpoints)
@@ -139,7 +144,10 @@ async def _endpoints(told: Settings, sources: Mapping[str, Source]) -> list[Endp
         from streamproc.pipeline.checkup_models import answers  # half a second, for the client of the models
 
         found = [*found, *await answers(served, environ(told))]
-    return [Endpoint(f.hop.removeprefix("endpoint "), f.verdict == "ok", f.seen) for f in found]
+    return [
+        Endpoint(f.hop.removeprefix("endpoint "), None if f.verdict == "note" else f.verdict == "ok", f.seen)
+        for f in found
+    ]
 
 
 def _reads(sources: Iterable[Source], speaking: Iterable[str]) -> dict[str, set[str]]:
@@ -176,7 +184,7 @@ async def _behind(bus: Bus, name: str, partition: int, done: int) -> int:
     return span.end - base if there else 0
 
 
-def _stream(source: Source, progress: Progress) -> Stream:
+def _stream(source: Source, progress: Progress, at_work: Container[str]) -> Stream:
     spoken = progress.services(source)
     # Of one that was removed the tables let go in the end: nobody is asked any more.
     names = sorted({*source.services, *spoken}) if spoken or source.state != "removed" else []
@@ -196,6 +204,7 @@ def _stream(source: Source, progress: Progress) -> Stream:
                 missing_s=said.seconds("missing") if name in on_grid else 0.0,
                 behind_s=behind_s,
                 complete=said.complete(),
+                asked=name in spoken or name in at_work,
             )
         )
     return Stream(source.stream, source.generation, source.state, accounts)
@@ -260,14 +269,14 @@ def _show(found: Status) -> None:
     table(["service", "members", "partitions held", "lag", "reads"], rows)
     line("")
     told = [
-        [s.stream, s.state, a.service, *("" if x is None else f"{x:.1f}" for x in (a.done_s, a.failed_s, a.skipped_s, a.missing_s, a.behind_s)), "yes" if a.complete else ""]
+        [s.stream, s.state, a.service, *("" if x is None else f"{x:.1f}" for x in (a.done_s, a.failed_s, a.skipped_s, a.missing_s, a.behind_s)), "yes" if a.complete else "" if a.asked else "not asked so far"]
         for s in found.streams
         for a in s.accounts
     ]  # fmt: skip
     table(["stream", "state", "service", "done s", "failed s", "skipped s", "missing s", "behind s", "complete"], told)
     if found.endpoints:
         line("")
-        rows = [[e.endpoint, "yes" if e.reachable else "no", e.seen] for e in found.endpoints]
+        rows = [[e.endpoint, REACHABLE[e.reachable], e.seen] for e in found.endpoints]
         table(["endpoint", "reachable", "seen"], rows)
     for wait in found.waits:
         line("")

@@ -141,6 +141,7 @@ def _document(found: Moment, told: Told, decided: Iterable[Decision]) -> dict[st
         "services": [
             {
                 "service": service,
+                "asked": standing.asked,
                 "at_work": standing.at_work,
                 "lag": standing.lag,
                 "front_ms": standing.account.front_ms,
@@ -218,7 +219,8 @@ def _show(found: dict[str, Any]) -> None:
             line(f"    confidence {said['confidence']}, threshold {needs}")
     line("")
     for standing in found["services"]:
-        state = "complete" if standing["complete"] else f"come to {standing['front_ms'] / 1000:g} s"
+        state = f"come to {standing['front_ms'] / 1000:g} s" if standing["asked"] else "not asked so far"
+        state = "complete" if standing["complete"] else state
         at_work = "" if standing["complete"] or standing["at_work"] else ", nobody works in it"
         line(f"{standing['service']}: {state}, lag {standing['lag']}{at_work}")
 

@@ -38,6 +38,11 @@ class Standing:
     lag: int
     """Records in the stream's partition that it has not done."""
 
+    @property
+    def asked(self) -> bool:
+        """Somebody works in it for the stream, or has: a run of only some stages leaves the others for later."""
+        return self.at_work or self.account.answered > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:

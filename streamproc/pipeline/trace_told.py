@@ -2,7 +2,8 @@
 
 A moment passes from service to service: a window shows it, a model sees it, dedup makes an event of it, ensemble believes
 it. Whoever of these says that it failed, that there was nothing to be seen, that it is not to be believed, or has not come
-so far, has lost it. Several models look at once, so they have lost it only together.
+so far, has lost it. Several models look at once, so they have lost it only together. Who was never asked, as after a run of
+only some stages, has lost nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from streamproc.pipeline.trace import Moment
 from streamproc.pipeline.trace_find import Landed
 from streamproc.stages.ensemble.stage import BELOW, TOO_FEW, judged
 
-WORST_FIRST = ("failed", "waits", "expired", "skipped", "nothing")
+WORST_FIRST = ("failed", "waits", "expired", "skipped", "nothing", "unasked")
 """Of several models that all lost it the first is named by this."""
 
 
@@ -43,6 +44,12 @@ class _Lost(Struct, frozen=True):
     how: str
     why: str
 
+    def by(self, service: str, *, though: str = "", beside: str = "") -> Told:
+        """`though`: what had been made of it before."""
+        if self.how == "unasked":
+            return Told("; ".join(filter(None, ("nothing lost it so far", though, f"{service}: {self.why}"))) + beside)
+        return Told(f"{service} lost it{though and f', though {though}'}: {self.why}{beside}", service)
+
 
 def told(moment: Moment, clock: str) -> Told:
     """`clock`: the time as people write it."""
@@ -51,7 +58,7 @@ def told(moment: Moment, clock: str) -> Told:
         return Told(f"{source.stream} is over by {clock}: it ends at {ended.end_ms / 1000:g} s", DECODE)
     decoded = DECODE in source.services or DECODE in moment.said  # results that were imported, or said again, have none
     if decoded and (lost := _of_one(moment, DECODE)):
-        return Told(f"{DECODE} lost it: {lost.why}", DECODE)
+        return lost.by(DECODE)
     judges = judged(source)
     if judges in source.services and judges != "dedup":
         return _by_incidents(moment, judges)
@@ -92,6 +99,8 @@ def _silent(moment: Moment, service: str) -> _Lost:
         if service == DECODE and any(moment.of(s, begin) for s in moment.said if s.startswith(("detect.", "caption."))):
             return _Lost("expired", "its windows have expired from the topic")
         return _Lost("expired", "it is accounted for, and what was said of it has expired from the topic")
+    if not standing.asked:
+        return _Lost("unasked", "it was not asked so far, and nobody works in it")
     behind = f", {standing.lag} records before it" if standing.lag else ""
     absent = "" if standing.at_work else ", and nobody works in it"
     return _Lost(
@@ -112,6 +121,9 @@ def _of(services: Sequence[str], prefix: str) -> list[str]:
 
 def _by_events(moment: Moment, detectors: Sequence[str]) -> Told:
     if told := _by_lookers(moment, detectors):
+        if told.lost_by is None:  # no detector was asked so far; those who look beside them may have failed
+            others = _of(moment.source.services, "caption.")
+            told = _by_lookers(moment, [*others, *detectors]) or Told(f"{told.sentence}; {_seen(moment, others)}")
         spans = {n: steps for n, steps in moment.spanning().items() if n not in moment.lives()}
         return Told(f"{told.sentence}; yet there is {_events(spans)} over it", told.lost_by) if spans else told
     if "dedup" not in moment.source.services:
@@ -120,7 +132,7 @@ def _by_events(moment: Moment, detectors: Sequence[str]) -> Told:
     if not lives:
         if not detectors:  # its events were said again from somewhere else
             return Told(f"no event of {moment.source.stream} lies there", "dedup")
-        return Told(f"dedup lost it, though {_seen(moment, detectors)}: {_of_fold(moment, 'dedup')}", "dedup")
+        return _of_fold(moment, "dedup").by("dedup", though=_seen(moment, detectors))
     if moment.service("ensemble") is None:
         return Told(f"nothing lost it: it became {_events(lives)}")
     return _by_verdict(moment, [steps[-1] for steps in lives.values()], _events(lives))
@@ -133,24 +145,24 @@ def _by_lookers(moment: Moment, services: Sequence[str]) -> Told | None:
         return None
     ordered = sorted(((s, one) for s, one in lost.items() if one), key=lambda pair: WORST_FIRST.index(pair[1].how))
     (first, why), *others = ordered
-    beside = "".join(f"; {service}: {one.why}" for service, one in others)
-    return Told(f"{first} lost it: {why.why}{beside}", first)
+    return why.by(first, beside="".join(f"; {service}: {one.why}" for service, one in others))
 
 
-def _of_fold(moment: Moment, service: str) -> str:
+def _of_fold(moment: Moment, service: str) -> _Lost:
     """Why a fold that writes no record a window said nothing."""
     standing, begin = moment.standing[service], moment.windows[0]
     if not standing.account.numbers.has(begin, begin + 1):
-        return _silent(moment, service).why
+        return _silent(moment, service)
     dead = [
         error for name, error in moment.letters.items() if name.startswith(f"{service}/") and _number(name) == begin
     ]
     if dead:
-        return f"it failed: {dead[0]}"
+        return _Lost("failed", f"it failed: {dead[0]}")
     at = moment.source.grid.starts_ms(begin)
     if standing.account.times("failed").has(at, at + 1):
-        return "it failed there, as its coverage says"
-    return "its coverage accounts for it, and no event of it is to be found: it has expired from the topic"
+        return _Lost("failed", "it failed there, as its coverage says")
+    gone = "its coverage accounts for it, and no event of it is to be found: it has expired from the topic"
+    return _Lost("expired", gone)
 
 
 def _number(identity: str) -> int:
@@ -175,7 +187,7 @@ def _by_incidents(moment: Moment, locate: str) -> Told:
     done = [landed for landed in over if landed.record.outcome == "done"]
     lookers = _by_lookers(moment, _of(moment.source.services, "caption."))
     if not over:
-        return lookers or Told(f"{locate} lost it: {_of_fold(moment, locate)}", locate)
+        return lookers or _of_fold(moment, locate).by(locate)
     if not done:
         if lookers:
             return lookers
@@ -200,15 +212,18 @@ def _by_verdict(moment: Moment, judged_on: Sequence[Landed], made: str) -> Told:
     of, verdict = verdicts[0]
     if getattr(of, "event", None) is not None and of.event.state != "close":
         return Told(f"{judge} has not judged it so far: it became {made}, which is still open", judge)
-    if verdict is None:
-        return Told(f"{judge} lost it, which had become {made}: {_silent_verdict(moment, judge)}", judge)
-    return Told(f"{judge} lost it, which had become {made}: {unbelieved(moment, verdict.record)}", judge)
+    why = _silent_verdict(moment, judge) if verdict is None else _Lost("unbelieved", unbelieved(moment, verdict.record))
+    return why.by(judge, though=f"it had become {made}")
 
 
-def _silent_verdict(moment: Moment, judge: str) -> str:
+def _silent_verdict(moment: Moment, judge: str) -> _Lost:
+    if not moment.standing[judge].asked:
+        return _silent(moment, judge)
     absent = [s for s in moment.source.services if s.startswith("describe.") and not moment.standing[s].at_work]
     behind = f"it has {moment.standing[judge].lag} records before it"
-    return f"it has not come so far; {behind}" + (f", and waits for {', '.join(absent)}" if absent else "")
+    return _Lost(
+        "waits", f"it has not come so far; {behind}" + (f", and waits for {', '.join(absent)}" if absent else "")
+    )
 
 
 def _seconds(record: Incident | Verdict) -> str:

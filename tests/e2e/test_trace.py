@@ -179,14 +179,40 @@ def test_too_few_models_are_told_by_name(match: Path, model: Scripted, capfd: py
     assert f"seen by {MODEL}, and 2 models" in found["sentence"]
 
 
-def test_who_has_not_come_so_far_is_told_with_nobody_working_there(
-    match: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_who_was_never_asked_has_lost_nothing(match: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(match, "--only", "decode") == Code.DONE
     found = trace(capfd, "match", "15")
-    assert found["lost_by"] == "detect.observer"
-    assert "nobody works in it" in found["sentence"]
+    assert found["lost_by"] is None
+    assert "detect.observer: it was not asked so far, and nobody works in it" in found["sentence"]
+    assert {s["service"] for s in found["services"] if s["asked"]} == {"decode"}
     assert {s["service"]: s["complete"] for s in found["services"]}["decode"]
+    assert run(match, "--only", "caption") == Code.DONE
+    found = trace(capfd, "match", "15")
+    assert found["lost_by"] is None
+    assert found["sentence"].startswith("nothing lost it so far; detect.observer: it was not asked so far")
+    assert "caption.observer told what it shows" in found["sentence"]
+    assert run(match, "--only", "detect") == Code.DONE
+    found = trace(capfd, "match", "15")
+    assert found["lost_by"] is None
+    assert "detect.observer saw blue box; dedup: it was not asked so far" in found["sentence"]
+    assert run(match, "--only", "dedup") == Code.DONE
+    found = trace(capfd, "match", "15")
+    assert found["lost_by"] is None
+    assert "ensemble: it was not asked so far" in found["sentence"]
+    assert exit_code(build(), ["trace", "match", "15"]) == Code.DONE
+    assert "ensemble: not asked so far, lag" in capfd.readouterr().out
+
+
+def test_who_failed_has_lost_it_before_those_who_were_never_asked(
+    match: Path, model: Scripted, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model.says = lambda colours: 400
+    _, named = by(model)
+    assert run(match, "--model", named.replace("detect", "caption"), "--only", "caption") == Code.INCOMPLETE
+    found = trace(capfd, "match", "15")
+    assert found["lost_by"] == f"caption.{MODEL}"
+    assert "400 not this picture" in found["sentence"]
+    assert "; detect.observer: it was not asked so far" in found["sentence"]
 
 
 def test_people_read_the_sentence_first_and_scripts_are_given_no_pictures(
@@ -312,6 +338,21 @@ async def test_what_landed_long_after_its_place_is_found_all_the_same() -> None:
     sentence = told(found, "1:41")
     assert sentence.lost_by == DETECT
     assert "late in the day" in sentence.sentence
+
+
+async def test_who_has_begun_and_not_come_so_far_has_lost_it_with_nobody_working_there() -> None:
+    bus = await Embedded.open("begun.db", partitions=1)
+    try:
+        await bus.create(deployment())
+        await streams.publish(bus, [source()])
+        await bus.publish([encode(said(Window, "decode", i), partitions=1, time="") for i in range(8)])
+        await bus.publish([_covered(2)])
+        found = await moment(bus, source(), 9000)
+    finally:
+        await bus.close()
+    sentence = told(found, "0:09")
+    assert sentence.lost_by == DETECT
+    assert "it has not come so far (it stands at 4 s, 8 records before it), and nobody works in it" in sentence.sentence
 
 
 def _covered(count: int) -> Any:

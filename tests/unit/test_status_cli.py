@@ -38,7 +38,13 @@ async def on_a_bus(work: Callable[[Bus], Awaitable[Any]]) -> Any:
         await bus.close()
 
 
-def source(stream: str = "match1", *, revision: int = 1, state: Any = "active") -> Entry:
+def source(
+    stream: str = "match1",
+    *,
+    revision: int = 1,
+    state: Any = "active",
+    services: tuple[str, ...] = ("decode", "caption", "dedup", "detect.m", "ensemble"),
+) -> Entry:
     record = Source(
         id=record_id("cli", "cli", stream, 1, revision),
         service="cli",
@@ -56,7 +62,7 @@ def source(stream: str = "match1", *, revision: int = 1, state: Any = "active") 
         from_index=0,
         grid=Grid(root="decode", origin="0", step="2", first=0),
         task={},
-        services=("decode", "caption", "dedup", "detect.m", "ensemble"),
+        services=services,
         readers={
             "sources": ("decode",),
             "windows": ("caption", "detect.m"),
@@ -172,6 +178,54 @@ def test_endpoints_of_the_settings_are_told_with_whether_they_answer(capsys: pyt
     [told] = json.loads(capsys.readouterr().out)["endpoints"]
     assert told["endpoint"] == "gone at http://127.0.0.1:9/v1"
     assert told["reachable"] is False
+
+
+def test_a_url_that_nobody_named_is_not_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may call the model elsewhere; that its card's usual place is silent says nothing."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+    async def work(bus: Bus) -> None:
+        await bus.publish([source(services=("decode", "detect.qwen2.5-vl-7b"))])
+
+    asyncio.run(on_a_bus(work))
+    assert exit_code(build(), ["status", "--json"]) == Code.DONE
+    [told] = json.loads(capsys.readouterr().out)["endpoints"]
+    assert (told["endpoint"], told["reachable"]) == ("qwen2.5-vl-7b", None)
+    assert "no URL is named for it here" in told["seen"]
+    assert exit_code(build(), ["status"]) == Code.DONE
+    assert "qwen2.5-vl-7b  not asked  no URL" in capsys.readouterr().out
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert exit_code(build(), ["status", "--json"]) == Code.DONE
+    [told] = json.loads(capsys.readouterr().out)["endpoints"]
+    assert (told["endpoint"], told["reachable"]) == ("qwen2.5-vl-7b at http://127.0.0.1:9/v1", False)
+
+
+async def test_who_was_never_asked_is_told_apart_from_who_is_behind() -> None:
+    async def work(bus: Bus) -> Status:
+        await bus.publish([source(), coverage("caption", done=((0, 2000),), taken=((0, 1),))])
+        async with bus.join("dedup", ["detections"], weights=lambda: [1] * PARTITIONS) as membership:
+            found = await look(bus)
+            await membership.leave()
+        return found
+
+    [stream] = (await on_a_bus(work)).streams
+    assert {a.service for a in stream.accounts if a.asked} == {"caption", "dedup"}
+
+
+def test_coverage_names_those_that_were_never_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work(bus: Bus) -> None:
+        done = coverage("caption", done=((0, 2000),), taken=((0, 2),), ended=True, count=1)
+        await bus.publish(
+            [source(services=("caption", "dedup", "detect.m")), done, coverage("dedup", failed=((0, 9),))]
+        )
+
+    asyncio.run(on_a_bus(work))
+    assert exit_code(build(), ["coverage", "match1"]) == Code.INCOMPLETE
+    told = {row.split()[0]: " ".join(row.split()[5:]) for row in capsys.readouterr().out.splitlines() if row}
+    assert (told["caption"], told["dedup"], told["detect.m"]) == ("yes", "", "not asked so far")
 
 
 async def test_what_stands_still_is_named_with_whom_it_waits_for() -> None:
