@@ -27,7 +27,7 @@ from msgspec import Struct
 from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Source, Window
 from streamproc.stage import Follow, Pace
-from streamproc.stages.pacing import portions, room
+from streamproc.stages.pacing import portions, room, room_behind
 from streamproc.stages.revisions import holds_until
 from streamproc.video import address
 from streamproc.video.address import Address
@@ -256,6 +256,8 @@ async def _paced(steps: AsyncGenerator[tuple[list[Window], int]], here: Source, 
             for part in portions(here, records):
                 await room(look, here, part)
                 yield part, Cursor(index if part[-1] is records[-1] else part[-1].until, ended=part[-1].ended)
+            if not any(record.ended for record in records):  # what is decoded before there is room is held until then
+                await room_behind(look, here, index)
 
 
 def _ended(source: Source, count: int) -> Window:

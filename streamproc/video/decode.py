@@ -96,19 +96,28 @@ def _sliced(job: Survey, part: Slice) -> DecodeSlice:
 
 
 async def _slice_by_slice(workers: Workers, source: Source, survey: Survey, surveyed: Surveyed) -> AsyncGenerator[Step]:
-    """Slices in order, as many ahead as there are workers and one more, so that none waits for us."""
+    """Slices in order, as many ahead as there are workers and one more, so that none waits for us; where many files are
+    decoded at once, as far as there are places to spare."""
     cut, extent = survey.cut, surveyed.extent
     assert extent, "a file that was cut has been read to its end"
-    ahead: deque[tuple[Slice, asyncio.Task[list[Picture] | None]]] = deque()
-    todo = iter(surveyed.slices)
+    ahead: deque[tuple[Slice, asyncio.Task[list[Picture] | None], bool]] = deque()
+    """With whether it has a place to spare: only one that is waited for needs none."""
+    todo = deque(surveyed.slices)
     async with ending_together() as tasks:
-        while True:
-            while len(ahead) <= workers.size and (part := next(todo, None)):
-                ahead.append((part, tasks.start(_pictures(workers, _sliced(survey, part)))))
-            if not ahead:
-                break
-            part, task = ahead.popleft()
-            yield made(source, cut, part.begin, part.until, await task, extent.end_s)
+        try:
+            while todo or ahead:
+                while todo and len(ahead) <= workers.size and (not ahead or workers.spare.take()):
+                    part, spared = todo.popleft(), bool(ahead)
+                    ahead.append((part, tasks.start(_pictures(workers, _sliced(survey, part))), spared))
+                part, task, _ = ahead[0]
+                pictures = await task
+                if ahead.popleft()[2]:
+                    workers.spare.give()
+                yield made(source, cut, part.begin, part.until, pictures, extent.end_s)
+        finally:
+            for *_, spared in ahead:
+                if spared:
+                    workers.spare.give()
     yield _end(source, survey.address, cut, extent)
 
 
@@ -122,7 +131,7 @@ async def _in_one_go(
     while True:
         came = False
         try:
-            async with aclosing(workers.ask(replace(job, begin=begin))) as parts:
+            async with aclosing(workers.ask(replace(job, begin=begin), long=True)) as parts:
                 async for part in parts:
                     if isinstance(part, Extent):
                         extent = part

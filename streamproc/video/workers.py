@@ -31,12 +31,30 @@ class Lost(Retryable):
     """A worker crashed, or was killed because it did not answer."""
 
 
+class Spare:
+    """Places for what is decoded before anybody waits for it, over all who ask: each file by itself, a thousand of them would
+    hold more than there is memory."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+
+    def take(self) -> bool:
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+    def give(self) -> None:
+        self.free += 1
+
+
 class Workers:
     """A fixed number of processes, started when they are first needed."""
 
     def __init__(self, size: int, *, silence_s: float = 120, memory_bytes: int = MEMORY) -> None:
         self.size, self._silence_s, self._memory = size, silence_s, memory_bytes
-        self._free = asyncio.Semaphore(size)
+        self._free, self._free_for_long = asyncio.Semaphore(size), asyncio.Semaphore(size)
+        self.spare = Spare(2 * size)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
         self._begun: list[tuple[Job, asyncio.Task[Any]]] = []
@@ -71,9 +89,10 @@ class Workers:
             self.ahead(next_one)
         return answer
 
-    async def ask(self, job: Job) -> AsyncGenerator[Any]:
-        """The parts of a worker's answer, as they come."""
-        async with self._free:
+    async def ask(self, job: Job, *, long: bool = False) -> AsyncGenerator[Any]:
+        """The parts of a worker's answer, as they come. `long`: whoever asks takes them as he has room, for minutes maybe;
+        those have processes of their own, as many, so that nobody else waits until he has."""
+        async with self._free_for_long if long else self._free:
             worker = self._idle.pop() if self._idle else await self._start()
             answered = False
             try:

@@ -190,3 +190,30 @@ async def test_pictures_are_no_longer_than_asked(workers: Workers, folder: Path)
 def test_a_grid_of_another_step_than_the_task_is_refused() -> None:
     with pytest.raises(Misconfigured, match="grid"):
         Cut.on(source("3").grid, soccer())
+
+
+class Counting(Workers):
+    slices = 0
+
+    async def one(self, job: object) -> object:
+        self.slices += isinstance(job, jobs.DecodeSlice)
+        return await super().one(job)  # type: ignore[arg-type]  # a job
+
+
+async def test_of_many_files_together_little_is_decoded_before_anybody_has_room_for_it(folder: Path) -> None:
+    path = Kind("spare", "mp4", f"{SLOW} -g 25", seconds=12).make(folder)
+    cut = Cut(Sampling(Rate(Fraction(1)), Fraction(1), Fraction(1), frames=1, look=Look(longest=32)))
+    async with Counting(2, silence_s=60) as workers:
+        whole = await made(workers, path, cut, slice_s=1)
+        assert workers.slices == 12
+        workers.slices = 0
+        files = [decode(workers, source(), address.parse(path), cut, slice_s=1) for _ in range(10)]
+        found = [[*(await anext(steps))[0]] for steps in files]
+        await asyncio.sleep(0.2)
+        assert 10 < workers.slices <= 10 + 2 * workers.size, "each has what it was asked for, and all together few more"
+        await files.pop().aclose()
+        for steps, records in zip(files, found, strict=False):
+            async for step, _ in steps:
+                records.extend(step)
+            assert records == whole
+        assert workers.spare.free == 2 * workers.size

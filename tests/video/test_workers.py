@@ -140,3 +140,20 @@ async def test_woken_they_leave_a_core_to_whoever_woke_them(size: int, woken: in
         await asyncio.gather(*(workers.ask(Wrong()).aclose() for _ in range(size)))
         await workers.wake()
         assert workers.pids == there
+
+
+@dataclass(frozen=True)
+class Parts:
+    def run(self) -> Iterator[int]:
+        yield from range(3)
+
+
+async def test_who_takes_an_answer_as_he_has_room_keeps_nobody_else_waiting(folder: Path) -> None:
+    async with Workers(1, silence_s=60) as workers:
+        slowly = workers.ask(Parts(), long=True)
+        assert await anext(slowly) == 0
+        async with asyncio.timeout(20):
+            glanced = await workers.one(Glance(address.parse(SMALL.make(folder)), Limits()))
+        assert glanced.width
+        assert [part async for part in slowly] == [1, 2]
+        assert len(workers.pids) == 2
