@@ -105,6 +105,7 @@ class Listed:
         """What it makes of one that is there. `whole`: what it does not say is as in a new one, not as it was."""
         from streamproc.pipeline.changes import Change
         from streamproc.task import load, over
+        from streamproc.video.keep import Keep
         from streamproc.video.lag import BLOCK, Lag
 
         if self.task is not None or whole:
@@ -113,15 +114,19 @@ class Listed:
             task = over(source.task, options=self.options, models=self.models)
         lag = self.lag or (BLOCK if whole else source.lag)
         Lag.parse(lag)
+        footage = self.footage if whole or self.footage is not None else source.footage
+        if footage is not None:
+            Keep.parse(footage)
         if not source.live and lag != BLOCK:
             raise Misconfigured(
                 f"lag '{lag}' is of feeds; '{source.stream}' is a file, and waits for whoever looks at it"
             )
         same = task.resolved()["sampling"] == source.task.get("sampling")
         if same and self.uri in (None, source.uri):
-            return Change(uri=source.uri, live=source.live, task=task, lag=lag, step=source.grid.step)
+            return Change(uri=source.uri, live=source.live, task=task, lag=lag, footage=footage, step=source.grid.step)
         one, glanced = await _looked_at(self.stream, self.uri or source.uri)
-        return Change(uri=one.uri, live=one.live, task=task, lag=lag, step=_grid(task, glanced).step)
+        step = _grid(task, glanced).step
+        return Change(uri=one.uri, live=one.live, task=task, lag=lag, footage=footage, step=step)
 
 
 @dataclass(frozen=True, slots=True)

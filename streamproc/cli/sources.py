@@ -158,7 +158,7 @@ def apply(
     """Make the table as a file says: add what is not there, change what is otherwise. It says first what it will do.
 
     A stream has `stream` and `uri`, and may have `task`, `set` (a table, or a list of KEY=VALUE), `model` (a list of
-    STAGE=NAME), `lag` and `state` (active or paused).
+    STAGE=NAME), `lag`, `footage` (where a feed is kept) and `state` (active or paused).
     """
     from streamproc.cli.endpoints import no_secret_for_others
     from streamproc.cli.listed import read, steps

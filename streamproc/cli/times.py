@@ -45,7 +45,8 @@ class Time:
 
 
 def parse(text: str, *, now: datetime) -> Time:
-    """All that `text` can mean. `now` has a time zone: wall-clock times that name none are in it."""
+    """All that `text` can mean. Wall-clock times that name no zone are in that of `now`; where that has none, they are what
+    this machine's clock shows, summer and winter."""
     text = text.strip()
     if _SECONDS.fullmatch(text):
         return Time(text, stream_ms=_ms(Decimal(text)))
@@ -57,7 +58,11 @@ def parse(text: str, *, now: datetime) -> Time:
         wall = datetime.fromisoformat(text)
     except ValueError:
         raise Misconfigured(f"'{text}' is no time: {_LIKE}") from None
-    return Time(text, wall=wall if wall.tzinfo else wall.replace(tzinfo=now.tzinfo))
+    return Time(text, wall=wall if wall.tzinfo else _placed(wall, now))
+
+
+def _placed(wall: datetime, now: datetime) -> datetime:
+    return wall.replace(tzinfo=now.tzinfo) if now.tzinfo else wall.astimezone()
 
 
 def _counted(text: str) -> int:
@@ -78,7 +83,7 @@ def _last(text: str, now: datetime) -> datetime | None:
         clock += timedelta(seconds=float(rest[0]) if rest else 0)
     except ValueError:
         return None
-    return clock if clock <= now else clock - timedelta(days=1)
+    return _placed(clock if clock <= now else clock - timedelta(days=1), now)
 
 
 def _ms(seconds: Decimal) -> int:

@@ -135,7 +135,7 @@ def tail(
 ) -> None:
     """Records of a topic, oldest first: a line each. Pictures are left out on a terminal, and base64 in a pipe."""
     told, asked = settings(bus=bus), _topic(name)
-    now = datetime.now().astimezone()
+    now = datetime.now()
     wanted = Wanted(stream, parse(from_, now=now) if from_ else None, parse(to, now=now) if to else None)
 
     async def work() -> None:

@@ -43,7 +43,7 @@ def trace(
     json: JsonOption = False,
 ) -> None:
     """Which service lost a moment first, and why; then all that was said of the windows around it."""
-    told, asked = settings(bus=bus), parse(time, now=datetime.now().astimezone())
+    told, asked = settings(bus=bus), parse(time, now=datetime.now())
 
     async def work() -> dict[str, Any]:
         from streamproc.pipeline import streams

@@ -37,13 +37,14 @@ class Change:
     live: bool
     task: Task
     lag: str
+    footage: str | None
     step: str
     """Of the grid that the task asks for."""
 
 
 def differs(source: Source, change: Change) -> list[str]:
     """What changes, by name."""
-    named = [n for n in ("uri", "live", "lag") if getattr(source, n) != getattr(change, n)]
+    named = [n for n in ("uri", "live", "lag", "footage") if getattr(source, n) != getattr(change, n)]
     return named + [f"task.{name}" for name in streams.differing(source.task, change.task.resolved())]
 
 
@@ -94,6 +95,7 @@ async def _publish(bus: Bus, source: Source, wanted: Change, from_index: int, *,
         source,
         uri=wanted.uri,
         lag=wanted.lag,
+        footage=wanted.footage,
         task=wanted.task.resolved(),
         services=tuple(p.service for p in plans),
         readers=readers(plans),

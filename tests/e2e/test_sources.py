@@ -127,6 +127,10 @@ def test_a_list_is_applied_as_it_says_first(long: Path, capfd: pytest.CaptureFix
     }
     assert sources("apply", cameras) == Code.DONE
     assert "nothing to do" in capfd.readouterr().err
+    cameras.write_text(one + two + 'footage = "kept?hours=1"\n')
+    assert sources("apply", cameras) == Code.DONE
+    assert capfd.readouterr().out.splitlines() == ["change  two  footage"]
+    assert listed(capfd)["two"]["footage"] == "kept?hours=1"
     cameras.write_text(one.replace("red", "blue"))
     before = listed(capfd)
     assert sources("apply", cameras, "--prune", "--dry-run", "--json") == Code.DONE

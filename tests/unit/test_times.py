@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -66,3 +68,28 @@ def test_a_time_of_the_other_kind_is_refused_with_the_kinds_that_fit() -> None:
     for text in ("93.5", "95:12", "12:34.5", "1 - 12:34"):
         with pytest.raises(Misconfigured, match="a feed knows ISO 8601"):
             parse(text, now=NOW).by_clock()
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("text", "now", "utc"),
+    [
+        ("2026-01-15T20:45", datetime(2026, 7, 1, 12), datetime(2026, 1, 15, 19, 45, tzinfo=UTC)),
+        ("2026-07-15T20:45", datetime(2026, 12, 1, 12), datetime(2026, 7, 15, 18, 45, tzinfo=UTC)),
+        ("20:45", datetime(2026, 3, 29, 12), datetime(2026, 3, 28, 19, 45, tzinfo=UTC)),  # clocks went forth at 2:00
+        ("11:45", datetime(2026, 3, 29, 12), datetime(2026, 3, 29, 9, 45, tzinfo=UTC)),
+    ],
+)
+def test_by_this_machines_clock_a_winters_time_is_a_winters_also_in_summer(
+    text: str, now: datetime, utc: datetime
+) -> None:
+    assert parse(text, now=now).by_clock() == utc
