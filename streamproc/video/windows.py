@@ -5,7 +5,7 @@ Window i starts at `origin + (i - first) * step` in stream time, whatever came o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -123,18 +123,23 @@ def windows(
 
     `end_s` is the end of the stream where it is near enough to cut a window short.
     """
-    empty: int | None = None
-    for index in range(begin, until):
-        frames = _frames(cut, pictures, index)
-        if not frames:
-            empty = index if empty is None else empty
-            continue
-        if empty is not None:
-            yield gap(cut, source, empty, index, MISSING)
-            empty = None
-        yield _window(cut, source, index, frames, end_s)
-    if empty is not None:
-        yield gap(cut, source, empty, until, MISSING)
+    at = begin
+    for index in _seen(cut, pictures, begin, until):
+        if at < index:
+            yield gap(cut, source, at, index, MISSING)
+        yield _window(cut, source, index, _frames(cut, pictures, index), end_s)
+        at = index + 1
+    if at < until:
+        yield gap(cut, source, at, until, MISSING)
+
+
+def _seen(cut: Cut, pictures: Iterable[int], begin: int, until: int) -> list[int]:
+    """Which windows have a picture. Told by the pictures: a feed may have been down for a hundred thousand windows."""
+    found: set[int] = set()
+    for k in pictures:
+        t = k * cut.sampling.sample_s
+        found.update(range(max(begin, cut.at(t - cut.sampling.length_s) + 1), min(until, cut.at(t) + 1)))
+    return sorted(found)
 
 
 def gap(cut: Cut, source: Source, begin: int, until: int, reason: str, outcome: Outcome = "skipped") -> Window:
