@@ -237,6 +237,25 @@ def test_a_list_item_that_says_of_a_label_that_it_was_not_seen_is_none(rest: str
     assert events(f"1. Goal: {rest}", SOCCER).outcome == "done"
 
 
+@pytest.mark.parametrize("denied", [{"detected": False}, {"Occurred": "No"}, {"present": True, "visible": "false"}])
+def test_an_event_that_the_model_denies_is_none(denied: dict[str, object]) -> None:
+    goal = {"event": "Goal", "confidence": 0.9} | denied
+    foul = {"event": "Foul", "detected": True}
+    for labels in (SOCCER, Labels()):
+        assert [e.label for e in events(orjson.dumps([goal, foul]).decode(), labels).events] == ["Foul"]
+        assert [e.label for e in events(orjson.dumps({"events": [foul, goal]}).decode(), labels).events] == ["Foul"]
+        alone = events(orjson.dumps([goal]).decode(), labels)
+        assert (alone.outcome, alone.events) == ("done", ())
+
+
+def test_a_template_that_is_ticked_off_is_still_an_echo() -> None:
+    assert events('[{"event": "EVENT_TYPE", "detected": false}]', SOCCER).outcome == "unreadable"
+
+
+def test_keys_of_what_was_seen_count_however_they_are_spelled() -> None:
+    assert events('{"Goal": {"Detected": false}, "Foul": {"Detected": true}}', SOCCER).events == (Event(label="Foul"),)
+
+
 def test_a_label_alone_is_an_answer_where_the_task_knows_it() -> None:
     assert events("Goal.", SOCCER).events == events("**Goal**", SOCCER).events
     assert [e.label for e in events("Goal.", SOCCER).events] == ["Goal"]

@@ -71,7 +71,7 @@ _LIST_KEYS: Final = (
     "output",
     "actions",
 )
-_SEEN_KEYS: Final = ("detected", "present", "occurred", "happened", "visible", "seen")
+_SEEN_KEYS: Final = frozenset(("detected", "present", "occurred", "happened", "visible", "seen"))
 _FIELD_KEYS: Final = frozenset((*_DETAIL_KEYS, *_CONFIDENCE_KEYS, "team"))
 
 _TEMPLATE: Final = re.compile(
@@ -200,8 +200,8 @@ def _within(item: dict[str, Any], labels: Labels, depth: int) -> Iterator[dict[s
         yield from keyed
     elif isinstance(label, dict | list):  # {"event": {"label": …}}
         yield from _items(label, labels, alone=True, depth=depth + 1)
-    elif is_nothing(label) and not item.keys().isdisjoint(_LABEL_KEYS):
-        yield None
+    elif is_nothing(label) or (_unseen(item) and not _is_template(item)):  # {"event": "Goal", "detected": false}
+        yield item if item.keys().isdisjoint(_LABEL_KEYS) else None
     else:
         yield item
 
@@ -215,8 +215,8 @@ def _keyed(item: dict[str, Any], labels: Labels) -> list[dict[str, Any] | None]:
             continue
         for one in said if isinstance(said, list) and said else [said]:
             if isinstance(one, dict) and one:
-                seen = not any(_denied(one[key]) for key in _SEEN_KEYS if key in one)
-                found.append(_Keyed(_folded(one) | {"label": label}) if seen else None)
+                event = _Keyed(_folded(one) | {"label": label})
+                found.append(None if _unseen(event) else event)
             elif one is True:
                 found.append(_Keyed(label=label))
             elif _denied(one) or one in ("", [], {}):
@@ -224,6 +224,11 @@ def _keyed(item: dict[str, Any], labels: Labels) -> list[dict[str, Any] | None]:
             else:
                 unread = True
     return [f for f in found if f is not None] if unread else found
+
+
+def _unseen(item: dict[str, Any]) -> bool:
+    """Who ticks off every label says of most of them that they were not there."""
+    return not _SEEN_KEYS.isdisjoint(item) and any(_denied(item[key]) for key in _SEEN_KEYS.intersection(item))
 
 
 def _denied(said: Any) -> bool:
