@@ -323,6 +323,43 @@ def test_fields_are_held_to_their_schema(said: str, is_: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize(
+    ("kinds", "said", "is_"),
+    [
+        *(
+            (["boolean", "null"], said, is_)
+            for said, is_ in ((False, False), ("no", False), ("none", None), (None, None))
+        ),
+        *((["null", "array"], said, is_) for said, is_ in (([], []), ("none", None))),
+        *((["string", "null"], said, is_) for said, is_ in (("none", None), (False, None), ("nowhere", "nowhere"))),
+        *((["integer", "null"], said, is_) for said, is_ in ((False, None), ("no", None), (0, 0))),
+    ],
+)
+def test_null_is_what_the_other_types_are_not(kinds: list[str], said: object, is_: object) -> None:
+    read = fields(orjson.dumps({"a": said}).decode(), {"properties": {"a": {"type": kinds}}})
+    assert read.values == {"a": is_}
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "is_"),
+    [
+        (["yes", "no", "n/a"], "N/A", "n/a"),
+        (["Yes", "No", "None"], "none", "None"),
+        (["Yes", "No", "None"], "no.", "No"),
+        (["none", "no"], "No", "no"),
+        (["none", "minor"], "No", "none"),
+        (["none", "minor"], False, "none"),
+        (["minor", None], "none", None),
+        (["minor", "none", None], "None", "none"),
+    ],
+)
+def test_an_option_is_known_by_its_name_before_it_stands_for_nothing(
+    options: list[str | None], said: object, is_: object
+) -> None:
+    read = fields(orjson.dumps({"a": said}).decode(), {"properties": {"a": {"enum": options}}})
+    assert read.values == {"a": is_}
+
+
+@pytest.mark.parametrize(
     ("said", "refused"),
     [
         ('{"incident": 2, "scene": "a"}', {"incident": 2}),

@@ -4,7 +4,7 @@
     boolean          true and false, yes and no, 1 and 0
     enum             by name, then by likeness; what is like none is refused
     array            item by item; an item that is refused is left out
-    null             'none' and its spellings, where the schema allows it
+    null             'none' and its spellings, where the schema allows it and they are nothing else that it allows
 
 What is refused is kept beside the values as it was said. A field that was not said is missing: the stage decides whether to
 ask again. Of several objects the one with most of the fields counts, the last of them if there are more.
@@ -142,13 +142,16 @@ def _held(value: Any, schema: Schema, depth: int) -> Any:
     options = schema.get("enum")
     if options is not None:
         return _chosen(value, tuple(options))
-    if value is None or ("null" in kinds and is_nothing(value)):
+    if value is None:
         return None if "null" in kinds else _REFUSED
+    nothing = "null" in kinds and is_nothing(value)
     for kind in kinds or ("any",):
+        if nothing and kind == "string":  # as a string it could be any of null's spellings
+            continue
         held = _one(value, kind, schema, depth)
         if held is not _REFUSED:
             return held
-    return _REFUSED
+    return None if nothing else _REFUSED
 
 
 def _one(value: Any, kind: str, schema: Schema, depth: int) -> Any:
@@ -216,16 +219,15 @@ def _chosen(value: Any, options: tuple[Any, ...]) -> Any:
     for option in options:
         if value == option and isinstance(value, bool) == isinstance(option, bool):
             return option
-    if value is None or is_nothing(value):
-        return next((o for o in options if o is None or (isinstance(o, str) and is_nothing(o))), _REFUSED)
+    label, by = OTHER, "other"
     if isinstance(value, str):
         number = _number(value, {}, whole=False)
         if number is not _REFUSED:
             return number if number in options else _REFUSED
-        names = tuple(o for o in options if isinstance(o, str))
-        label, by = _labels(names).of(value) if names else (OTHER, "other")
-        return label if by in ("name", "likeness") else _REFUSED
-    return _REFUSED
+        label, by = _labels(tuple(o for o in options if isinstance(o, str))).of(value)
+    if by != "name" and is_nothing(value):  # 'no' is an option before it is a spelling of 'none'
+        return next((o for o in options if o is None or (isinstance(o, str) and is_nothing(o))), _REFUSED)
+    return label if by in ("name", "likeness") else _REFUSED
 
 
 @lru_cache(maxsize=256)
