@@ -71,13 +71,13 @@ async def _wanted(one: Found, asked: Asked, has: Means, streams: Streams, *, soo
 
     sampling = asked.task.sampling.model_dump()
     place, glanced = address.parse(one.uri), None
-    if not one.live:
-        try:
+    try:
+        if not one.live:
             glanced = await has.workers.one(Glance(place, Limits()))
-        except (Rejected, Retryable) as e:  # a worker that died of it is Retryable; the file is none the better for it
-            streams.unreadable[one.name] = str(e)
-            return None
-    grid = grid_of(sampling, glanced)
+        grid = grid_of(sampling, glanced)
+    except (Rejected, Retryable) as e:  # a worker that died of it is Retryable; the file is none the better for it
+        streams.unreadable[one.name] = str(e)
+        return None
     cut = Cut.on(grid, sampling_of(sampling, grid))
     if glanced and glanced.duration_s:
         frames = min(cut.samples(0, 1)[1], cut.sampling.frames or LARGEST)

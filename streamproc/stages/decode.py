@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -24,15 +25,15 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
-from streamproc.errors import Misconfigured, Rejected
-from streamproc.messages import Source, Window
+from streamproc.errors import Misconfigured, Rejected, Retryable
+from streamproc.messages import Grid, Source, Window
 from streamproc.stage import Follow, Pace
 from streamproc.stages.pacing import portions, room, room_behind
 from streamproc.stages.revisions import holds_until
 from streamproc.video import address
 from streamproc.video.address import Address
 from streamproc.video.choice import Every
-from streamproc.video.decode import decode
+from streamproc.video.decode import ATTEMPTS, decode
 from streamproc.video.follow import Feed
 from streamproc.video.jobs import SLICE_S, Glance
 from streamproc.video.keep import Keep
@@ -43,6 +44,8 @@ from streamproc.video.sources import Found
 from streamproc.video.watched import SETTLED_S, Watched
 from streamproc.video.windows import UNREADABLE, Cut, gap
 from streamproc.video.workers import Workers
+
+log = logging.getLogger(__name__)
 
 PAUSED = "paused"
 MARK = 8
@@ -190,8 +193,7 @@ class Decode(Follow):
         grid = folder.grid
         sampling = folder.task.get("sampling") or {}
         if sampling.get("every") is not None:
-            with suppress(Rejected):  # decoding will say so, and end the stream with what it could not read
-                grid = grid_of(sampling, await self._workers.one(Glance(address.parse(one.uri), self._limits)))
+            grid = await self._grid(sampling, one) or grid
         return msgspec.structs.replace(
             folder,
             stream=f"{folder.stream}/{one.name}",
@@ -202,6 +204,20 @@ class Decode(Follow):
             from_index=0,
             grid=msgspec.structs.replace(grid, origin="0", first=0),
         )
+
+    async def _grid(self, sampling: Mapping[str, Any], one: Found) -> Grid | None:
+        """At the file's own rate; None where nobody can tell it. Decoding finds out what there is to read, and says so."""
+        for _ in range(ATTEMPTS):
+            try:
+                return grid_of(sampling, await self._workers.one(Glance(address.parse(one.uri), self._limits)))
+            except Rejected as e:
+                log.warning("%s: %s", one.name, e)
+                break
+            except (
+                Retryable
+            ) as e:  # a decoder that dies of it each time must not keep the folder's other videos from us
+                log.warning("%s: %s", one.name, e)
+        return None
 
     def _begins_ms(self, source: Source, cut: Cut) -> int:
         """Of a new feed: now, and a part of a step that is the stream's own, so that feeds do not all burst together."""

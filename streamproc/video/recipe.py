@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Protocol
 
-from streamproc.errors import Misconfigured
+from streamproc.errors import Misconfigured, Rejected
 from streamproc.messages import Grid
 from streamproc.video.choice import Every, Rate, Rule
 from streamproc.video.look import Look
@@ -52,12 +52,15 @@ class Rated(Protocol):
 
 
 def grid_of(said: Mapping[str, Any], probe: Rated | None = None) -> Grid:
-    """Of a new stream. Only `every` needs the probe: its step is that of the frames, at the file's own rate."""
+    """Of a new stream. Only `every` needs the probe: its step is that of the frames, at the file's own rate. Rejected where a
+    file has none, which says nothing against the task or other files."""
     rule = _rule(said)
     if isinstance(rule, Rate):
         step_s = _number("step_s", said.get("step_s")) or STEP_S
-    elif probe is None or not probe.rate:
-        raise Misconfigured(f"sampling.every {rule.n}: the video has no frame rate to count frames by; say fps")
+    elif probe is None:
+        raise Misconfigured(f"sampling.every {rule.n}: frames are counted in files, at their own rate; say fps")
+    elif not probe.rate:
+        raise Rejected(f"sampling.every {rule.n}: the video has no frame rate to count frames by; say fps")
     else:
         step_s = rule.n / probe.rate
     if step_s <= 0:

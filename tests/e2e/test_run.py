@@ -19,6 +19,7 @@ from streamproc.cli import build
 from streamproc.cli.frame import Code, exit_code
 from tests.e2e.answers import scripted
 from tests.e2e.films import film
+from tests.video.files import ffmpeg
 
 LABELS = ("--set", "labels=red box, blue box")
 BOXES = (("red", 4.0, 9.0), ("blue", 14.0, 17.0), ("red", 24.0, 27.0))
@@ -173,6 +174,17 @@ def test_a_video_that_cannot_be_read_keeps_no_other_from_being_done(
     assert said(Path("out/good/summary.json"))["complete"]
     assert "broken" in said(Path("out/broken/summary.json"))["error"]
     assert "broken" in capfd.readouterr().err
+
+
+def test_a_video_without_a_frame_rate_keeps_no_other_from_being_done_frame_by_frame(
+    match: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "films").mkdir()
+    (here / "films" / "good.mp4").write_bytes(match.read_bytes())
+    ffmpeg("-f lavfi -i testsrc=s=64x64 -frames:v 1 -c:v libx264", here / "films" / "still.ts")
+    assert run("films", *LABELS, "--every", "5", "--only", "decode", "--out", "out") == Code.INCOMPLETE
+    assert "frame rate" in said(Path("out/still/summary.json"))["error"]
+    assert "still: sampling.every 5" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

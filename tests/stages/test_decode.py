@@ -10,29 +10,26 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from streamproc.messages import Grid, Source, Window
-from streamproc.stages.decode import MARK, Decode
+from streamproc.stages.decode import Decode
 from streamproc.video import address
 from streamproc.video.decode import decode
 from streamproc.video.footage import Footage
 from streamproc.video.recipe import sampling_of
 from streamproc.video.windows import Cut
 from streamproc.video.workers import Workers
-from tests.stages.rig import READER, SAMPLING, SLICE_S, Reader, Rig, ended, in_order, source
+from tests.stages.rig import READER, SAMPLING, SLICE_S, Reader, Rig, ended, in_order
 from tests.video.files import SLOW, Kind, ffmpeg
 from tests.video.rtsp import Camera
 
 MATCH = Kind("stage-match", "mp4", f"{SLOW} -g 25", seconds=20.2)
 COUNT = 21
 STEP_2 = Grid(root="decode", origin="8", step="2", first=8)
-UNHEARD: Any = SimpleNamespace(in_force=lambda *_: None)
-"""A pace that has heard of nothing."""
 
 
 @pytest.fixture
@@ -286,7 +283,7 @@ async def test_what_has_ended_says_nothing_more_whatever_revision_follows(
     assert [r for r in found if r.stream == "m"] == first
 
 
-# feeds and folders --------------------------------------------------------------------------------------------------
+# feeds --------------------------------------------------------------------------------------------------------------
 
 CAMERA = Kind("stage-camera", "ts", f"{SLOW} -g 10 -bf 0 -x264-params repeat-headers=1", seconds=6)
 
@@ -338,58 +335,6 @@ async def test_two_feeds_that_are_added_at_once_do_not_burst_together(folder: Pa
     begins = {r.stream: datetime.fromisoformat(r.utc or "") - timedelta(milliseconds=r.start_ms) for r in found}
     front, back = (begins[stream].timestamp() - 1000 for stream in ("front", "back"))
     assert 0 <= min(front, back) < max(front, back) < 1
-
-
-async def test_a_folder_becomes_a_stream_for_each_video_in_it_once(
-    workers: Workers, folder: Path, tmp_path: Path
-) -> None:
-    watched = tmp_path / "watched"
-    (watched / "cup").mkdir(parents=True)
-    for name in ("first.mp4", "cup/second.mp4", "notes.txt"):
-        (watched / name).write_bytes(MATCH.make(folder).read_bytes())
-    async with Rig.on(tmp_path / "bus.db") as rig:
-        await rig.source(watched, stream="games", sampling={"fps": None, "every": 10, "window_s": None})
-        async with rig.running("decode", Decode(workers, settled_s=0.1)):
-            found = await rig.until(lambda records: sum(r.ended for r in records) == 2)
-        async with rig.running("decode", Decode(workers, settled_s=0.1)):
-            (watched / "third.mp4").write_bytes(MATCH.make(folder).read_bytes())
-            found = await rig.until(lambda records: sum(r.ended for r in records) == 3)
-        sources = {source.stream: source for source in await rig.records("sources")}
-        versions = len(await rig.records("sources"))
-    assert {r.stream for r in found} == {"games/first", "games/cup/second", "games/third"}
-    assert {r.count for r in found if r.ended} == {51}
-    assert versions == 4, "each is said once, after a restart too"
-    first = sources["games/first"]
-    assert (first.uri, first.live, first.grid.step) == (str(watched / "first.mp4"), False, "2/5")
-    assert first.task == sources["games"].task
-
-
-class Marks(bytes):
-    """Says how often it was looked into."""
-
-    looks = 0
-
-    def __getitem__(self, at: Any) -> Any:
-        type(self).looks += 1
-        return super().__getitem__(at)
-
-
-async def test_a_run_reads_what_has_become_of_a_folder_once_however_many_of_its_videos_it_finds_again(
-    workers: Workers, tmp_path: Path
-) -> None:
-    stage, folder, count = Decode(workers, settled_s=0), source(tmp_path, stream="games"), 100
-    for i in range(count):
-        (tmp_path / f"{i}.mp4").write_bytes(b"whole")
-    async with aclosing(stage.run(folder, None, UNHEARD)) as steps:
-        while len((step := await anext(steps))[1].taken) < count * MARK:
-            pass
-    (tmp_path / "later.mp4").write_bytes(b"whole")
-    cursor = replace(step[1], taken=Marks(step[1].taken))
-    async with aclosing(stage.run(folder, cursor, UNHEARD)) as steps:
-        (said, *others), behind = await anext(steps)
-    assert (said.stream, others) == ("games/later", [])
-    assert len(behind.taken) == (count + 1) * MARK
-    assert Marks.looks <= count
 
 
 async def test_a_feed_that_is_recorded_gives_the_pictures_of_its_windows_again(
