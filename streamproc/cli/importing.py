@@ -113,7 +113,7 @@ def _named(model: str) -> str:
 async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> Code:
     from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.looking import Streams
-    from streamproc.cli.run import Run, those_asked
+    from streamproc.cli.run import Run, say_who_answers, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline import importing, outputs
     from streamproc.pipeline.means import means, reach
@@ -125,6 +125,7 @@ async def _process(told: Settings, asked: Asked, brought: Sequence[Brought]) -> 
 
     let_sigterm_drain()
     left = importing.left(brought[0])
+    say_who_answers(asked, left)
     served, keys = those_asked(told, asked, left), environ(told)
     for warning in await reach([s for s in served if s.urls], environ=keys):
         say(warning)

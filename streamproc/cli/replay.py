@@ -135,7 +135,7 @@ class Wishes:
 def _time(text: str | None) -> Time | None:
     from streamproc.cli.times import parse
 
-    return None if text is None else parse(text, now=datetime.now().astimezone())
+    return None if text is None else parse(text, now=datetime.now())
 
 
 async def _process(told: Settings, wishes: Wishes, *, dry_run: bool, detach: bool, workers: int) -> Code:
@@ -209,7 +209,7 @@ async def _work(
 ) -> Code:
     from streamproc.cli.endpoints import budgets, environ
     from streamproc.cli.looking import Streams
-    from streamproc.cli.run import Asked, Run, those_asked
+    from streamproc.cli.run import Asked, Run, say_who_answers, those_asked
     from streamproc.cli.running import Spending
     from streamproc.pipeline.importing import owed
     from streamproc.pipeline.means import means, reach
@@ -222,6 +222,7 @@ async def _work(
 
     plans = [plan_of(s) for s in dict.fromkeys(s for r in replays for s in owed(r.source))]
     asked = Asked(task=Task.model_validate(replays[0].source.task), served=wishes.served, json=wishes.json)
+    say_who_answers(asked, plans)
     served, keys = those_asked(told, asked, plans), environ(told)
     for warning in await reach([s for s in served if s.urls], environ=keys):
         say(warning)

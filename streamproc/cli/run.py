@@ -161,6 +161,7 @@ async def _process(
         async with asyncio.TaskGroup() as tasks:  # workers look at the files while the client of the models is loaded
             tasks.create_task(with_models(has))
             looking = tasks.create_task(looked_at(arguments, asked, has, name=name))
+        say_who_answers(asked, plans)
         async with deployed(told) as bus, followed(bus) as progress:
             entered = await job.enter(bus, looking.result().wanted, again=asked.again)
             claims = open_claims(told)
@@ -179,13 +180,21 @@ async def _process(
 
 
 def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Served]:
-    """Endpoints of the services to run; what nobody named is said loudly."""
+    """Endpoints of the services to run."""
     from streamproc.cli.endpoints import served_as, with_stand_ins
-    from streamproc.task import OBSERVER
 
     named = {s.name: s for s in asked.served}
+    models = dict.fromkeys(p.model for p in plans if p.model)
+    return with_stand_ins(told, [named.get(model) or served_as(told, model) for model in models])
+
+
+def say_who_answers(asked: Asked, plans: Sequence[Plan]) -> None:
+    """What nobody named is said loudly, once it is known that there is something to look at: it would bury the one line
+    that says what is wrong with the command."""
+    from streamproc.task import OBSERVER
+
     blind = [p.service for p in plans if p.model == OBSERVER]
-    if blind and OBSERVER not in named:
+    if blind and OBSERVER not in (s.name for s in asked.served):
         say(
             f"No model is named for {', '.join(blind)}: the built-in observer answers, which is no AI. It measures "
             "motion, colour and cuts. Name a model with --model STAGE=ENDPOINT"
@@ -195,8 +204,6 @@ def those_asked(told: Settings, asked: Asked, plans: Sequence[Plan]) -> list[Ser
         waits = [s for s in stages if hasattr(getattr(asked.task, s, None), "context_wait_s")]
         if waits:
             say(f"context is not among --only: {', '.join(sorted(waits))} waits for it a while, then goes without")
-    models = dict.fromkeys(p.model for p in plans if p.model)
-    return with_stand_ins(told, [named.get(model) or served_as(told, model) for model in models])
 
 
 # running ------------------------------------------------------------------------------------------------------------
@@ -328,10 +335,13 @@ class Run:
             parts.append(found.told())
         say("; ".join(parts))
 
-    def _unread(self) -> str:
-        """What the share that is covered leaves out: nobody knows how long those are."""
-        there = len(self.streams.unreadable)
-        return f" of what could be read; {there:,} could not be" if there else ""
+    def _share(self, found: dict[str, Any]) -> str:
+        """How much is covered, and what that leaves out: nobody knows how long those are that could not be read."""
+        if not self.entered.sources:
+            return "none of them could be read"
+        covered = f"{found['covered']:.1%} covered"
+        there = found["unreadable"]
+        return f"{covered} of what could be read; {there:,} could not be" if there else covered
 
     def _receipt(self) -> Code:
         found = self.board.receipt(complete=len(self.watch.complete), unreadable=len(self.streams.unreadable))
@@ -341,8 +351,7 @@ class Run:
         elif found["streams"]:  # else they are all complete in --out, which has been said
             say(
                 f"{found['complete']} of {found['streams']} streams done in {found['seconds']:.1f} s: "
-                f"{found['windows']:,} windows, {self.spending.told()}; {found['covered']:.1%} covered"
-                f"{self._unread()}{self.spending.short()}"
+                f"{found['windows']:,} windows, {self.spending.told()}; {self._share(found)}{self.spending.short()}"
             )
             if self.others:
                 say(

@@ -87,6 +87,33 @@ def test_what_could_not_be_read_is_said_beside_the_share_that_was_covered(
     assert "100.0% covered of what could be read; 1 could not be" in said
 
 
+def test_where_nothing_new_could_be_read_no_share_of_it_is_told(
+    bus: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    match, broken = film(tmp_path / "match.mp4", 4), tmp_path / "broken.mp4"
+    out = ("--out", str(tmp_path / "out"), "--bus", bus)
+    assert exit_code(build(), ["run", str(match), *out]) == Code.DONE
+    broken.write_bytes(b"no film")
+    capfd.readouterr()
+    assert exit_code(build(), ["run", str(match), str(broken), *out]) == Code.INCOMPLETE
+    assert "0 of 1 streams done" in (said := capfd.readouterr().err)
+    assert "none of them could be read" in said
+    assert "covered" not in said
+
+
+@pytest.mark.parametrize("wrong", ["missing.mp4", "empty", "broken.mp4"])
+def test_what_is_wrong_with_a_command_is_not_buried_under_who_would_have_answered(
+    bus: str, tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("broken.mp4").write_bytes(b"no film")
+    assert exit_code(build(), ["run", wrong, "--bus", bus]) in (Code.USAGE, Code.FAILED)
+    said = capfd.readouterr().err
+    assert wrong.removesuffix(".mp4") in said.splitlines()[0]
+    assert "No model is named" not in said
+
+
 def test_why_windows_failed_is_said_once_where_they_did_and_nothing_of_them_is_covered(
     bus: str,
     tmp_path: Path,
