@@ -149,23 +149,25 @@ class Errand:
 
     async def _raced(self, desk: Desk, replica: Replica) -> tuple[Heard, float]:
         """The answer of the replica, or of a second one if the first is a straggler; the other call is cancelled."""
-        tasks = {self._send(desk, replica, hedge=False): desk.clock()}
+        tasks, asked = {self._send(desk, replica, hedge=False): (replica, desk.clock())}, {replica}
         failure: StreamprocError | None = None
         try:
             while tasks:
-                patience_s = self._patience(desk, list(tasks.values()))
+                patience_s = self._patience(desk, [began for _, began in tasks.values()])
                 done, _ = await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    began = tasks.pop(task)
+                    _, began = tasks.pop(task)
                     if (e := task.exception()) is None:
                         return task.result(), began
                     if not isinstance(e, Retryable):
                         raise e
                     failure = e
                 if not done:
-                    self._give_up_on_silent(desk, replica, next(iter(tasks.values())))
-                    if (second := self._second(desk, replica)) is not None:
-                        tasks[self._send(desk, second, hedge=True)] = desk.clock()
+                    ((slow, began),) = tasks.values()  # perhaps the second: the first may have failed meanwhile
+                    self._give_up_on_silent(desk, slow, began)
+                    if (second := self._second(desk, not_at=frozenset(asked))) is not None:
+                        asked.add(second)
+                        tasks[self._send(desk, second, hedge=True)] = second, desk.clock()
             assert failure is not None
             raise failure
         finally:
@@ -197,11 +199,11 @@ class Errand:
         desk.shut(replica, why)
         raise Unreachable(replica.endpoint.url, why, remedy="It takes calls and answers none: look at its log")
 
-    def _second(self, desk: Desk, first: Replica) -> Replica | None:
+    def _second(self, desk: Desk, not_at: frozenset[Replica]) -> Replica | None:
         """A place for a second call, as far as there is an allowance for it."""
         if desk.hedges + 1 > HEDGED_SHARE * desk.calls:
             return None
-        second = desk.replicas.second(self.stream, not_at=frozenset((first,)))
+        second = desk.replicas.second(self.stream, not_at=not_at)
         desk.hedges += second is not None
         return second
 

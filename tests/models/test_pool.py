@@ -432,6 +432,43 @@ def test_hedges_are_few_and_carry_their_pictures() -> None:
     assert long < 0.2 * hedges
 
 
+def test_a_hedge_is_not_judged_by_the_silence_of_the_replica_it_stepped_in_for() -> None:
+    """The first fails while the second, which is slow and well, has the call: what was sent to it is paid for."""
+    slow = Call(prompt=Prompt("slow"))
+
+    async def main() -> tuple[Answer, list[Record], list[str]]:
+        records, replicas = list[Record](), [Simulated(f"http://{n}/v1", slots=64, knee=64) for n in "ab"]
+        pool = a_pool(*replicas, records=records)
+        await busy(pool, callers=16, until=20)
+        asked = list[Simulated]()
+
+        def told(replica: Simulated) -> Callable[[Call], Coroutine[Any, Any, None]]:
+            async def wrong(call: Call) -> None:
+                if call is slow:
+                    asked.append(replica)
+                    await asyncio.sleep(2.0 if len(asked) == 1 else 10.0)
+                    if asked[0] is replica:
+                        raise ServerFailed("500")
+                elif asked and asked[0] is replica:
+                    await asyncio.sleep(60)  # it is silent to everybody, while the others answer
+
+            return wrong
+
+        for replica in replicas:
+            replica.wrong = told(replica)
+        records.clear()
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            ask = group.create_task(pool.ask("m", slow, stream="s"))
+            group.create_task(busy(pool, callers=16, until=loop.time() + 15))
+        return ask.result(), records, [r.url for r in asked]
+
+    answer, records, asked = virtually(main)
+    assert 10 <= answer.served_s < 11
+    assert len(set(asked)) == len(asked) == 2, "neither is asked twice"
+    assert [r.url for r in records if r.seconds > 10 and r.outcome == "done"] == [asked[1]]
+
+
 def test_another_model_stands_in_and_says_so() -> None:
     async def main() -> Answer:
         first, second = Simulated("http://a/v1"), Simulated("http://b/v1")
