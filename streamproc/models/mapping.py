@@ -35,10 +35,13 @@ _TOKENS: Final = re.compile(
 )
 _MEMORY: Final = re.compile(r"out of memory|outofmemory", re.I)
 _FILTERED: Final = re.compile(r"content[_ ](?:filter|policy|management)|responsible ?ai|moderation|flagged", re.I)
-_SPENT: Final = re.compile(
-    r"insufficient[_ ](?:quota|credit|balance)|per[-_ ]?day|daily|exceeded your current quota", re.I
+_SPENT: Final = re.compile(r"insufficient[_ ](?:quota|credit|balance)|(?-i:PerDay)", re.I)
+_PERHAPS_SPENT: Final = re.compile(r"per[-_ ]day|daily|exceeded your current quota", re.I)
+"""Said of limits by the minute, too: Gemini opens all its refusals so, and others list what all their limits are."""
+_MINUTE: Final = re.compile(r"per[-_ ]?min", re.I)
+_DELAY: Final = re.compile(
+    r"(?:retry ?delay\W+|(?:retry|try again) (?:in|after) )(?:(\d+)m)?(\d+(?:\.\d+)?) ?(ms|s)", re.I
 )
-
 
 LONGEST_REST_S: Final = 31 * 86_400.0
 """Quotas are by the month at most; who asks for more errs."""
@@ -76,8 +79,9 @@ def _status(e: openai.APIStatusError, hop: str, secret: str | None) -> Streampro
     text = f"{hop}: {status} {said}"
     wait_s = retry_after_s(e.response.headers)
     if status in {429, 402}:
-        spent = status == 402 or e.code == "insufficient_quota" or _SPENT.search(said)
-        return (QuotaSpent if spent else Throttled)(text, retry_after_s=wait_s)
+        if status == 402 or e.code == "insufficient_quota" or _spent(str(e.body)):
+            return QuotaSpent(text, retry_after_s=wait_s)
+        return Throttled(text, retry_after_s=_delay_s(str(e.body)) if wait_s is None else wait_s)
     if status in {503, 529} and not _MEMORY.search(said):
         return Throttled(text, retry_after_s=wait_s) if wait_s is not None or status == 529 else ServerFailed(text)
     if status in {401, 403} and _FILTERED.search(said):
@@ -101,6 +105,21 @@ def _status(e: openai.APIStatusError, hop: str, secret: str | None) -> Streampro
     if status in {408, 409, 425} or status >= 500:
         return ServerFailed(text)
     return _bad(status, said, text)
+
+
+def _spent(told: str) -> bool:
+    """`told` is all of it: which limit it was often stands far below the sentence."""
+    if _SPENT.search(told):
+        return True
+    return bool(_PERHAPS_SPENT.search(told)) and not _MINUTE.search(told) and _delay_s(told) is None
+
+
+def _delay_s(told: str) -> float | None:
+    """The rest that is asked for in words, where no header does."""
+    if not (found := _DELAY.search(told)):
+        return None
+    seconds = float(found[2]) / (1000 if found[3].lower() == "ms" else 1) + 60 * int(found[1] or 0)
+    return seconds if seconds <= LONGEST_REST_S else None
 
 
 def _bad(status: int, said: str, text: str) -> StreamprocError:
@@ -136,8 +155,10 @@ def _rest_s(headers: httpx2.Headers) -> float:
 
 
 def _said(e: openai.APIStatusError) -> str:
-    """The server's own sentence: OpenAI's, vLLM's and FastAPI's spellings."""
+    """The server's own sentence: OpenAI's, vLLM's, FastAPI's and Gemini's spellings."""
     body: Any = e.body
+    if isinstance(body, list) and body:  # Gemini's
+        body = body[0]
     if isinstance(body, dict):
         body = body.get("error", body)
     if isinstance(body, dict):

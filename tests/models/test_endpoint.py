@@ -318,6 +318,41 @@ async def test_what_one_status_means_is_read_from_what_was_said(
     assert type(raised.value) is error
 
 
+def gemini(*quotas: str, delay: str | None = "37s") -> Any:
+    """A refusal as Gemini words it, whatever limit it is about."""
+    details: list[dict[str, Any]] = [{"@type": "QuotaFailure", "violations": [{"quotaId": q} for q in quotas]}]
+    details += [{"@type": "RetryInfo", "retryDelay": delay}] if delay else []
+    said = f"You exceeded your current quota, please check your plan and billing details. {'See the documents. ' * 30}"
+    return [{"error": {"code": 429, "message": said, "status": "RESOURCE_EXHAUSTED", "details": details}}]
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "rest_s"),
+    [
+        (gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier"), Throttled, 37),
+        (gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", delay=None), Throttled, None),
+        (gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), QuotaSpent, None),
+        (gemini("TokensPerMinute", "GenerateRequestsPerDayPerProject"), QuotaSpent, None),
+        (gemini(), Throttled, 37),
+        (gemini(delay=None), QuotaSpent, None),
+        ({"error": {"message": "You exceeded your current quota. Please retry in 20.5s."}}, Throttled, 20.5),
+        ({"error": {"message": "15 requests per minute, 1500 per day are allowed"}}, Throttled, None),
+        ({"error": {"message": "on requests per day (RPD): used 200. Please try again in 7m12s."}}, Throttled, 432),
+        ({"error": {"message": "on tokens per min (TPM). Please try again in 20ms."}}, Throttled, 0.02),
+        ({"error": {"message": "Your daily limit is reached"}}, QuotaSpent, None),
+        ({"error": {"message": "Slow down, and retry in a while"}}, Throttled, None),
+    ],
+)
+async def test_a_limit_by_the_minute_is_no_spent_quota_and_the_rest_it_names_is_kept(
+    transport: AiohttpTransport, body: Any, error: type[Throttled], rest_s: float | None
+) -> None:
+    async with speaking(_response(429, body)) as url:
+        with pytest.raises(Throttled) as raised:
+            await Endpoint(url, Manner(model="m"), transport=transport).ask(Call(prompt=Prompt("?")), deadline_s=5)
+    assert (type(raised.value), raised.value.retry_after_s) == (error, rest_s)
+    assert "'details'" not in str(raised.value)
+
+
 async def test_an_error_under_status_200_is_the_servers_trouble(transport: AiohttpTransport) -> None:
     async with speaking(_response(200, {"error": {"message": "upstream", "code": 502}})) as url:
         with pytest.raises(ServerFailed, match="upstream"):
