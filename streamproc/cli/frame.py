@@ -315,7 +315,7 @@ def plain(text: str, *, most: int | None = LONGEST) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
-_PASSWORD = re.compile(r"//[^/@\s]+@")
+_PASSWORD = re.compile(r"//[^/\s]+@")
 
 
 def say(text: str) -> None:

@@ -12,8 +12,9 @@ from streamproc.errors import Misconfigured
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSWORD = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
-_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:token|key|secret|pass|sig)[^=&]*=)[^&#\s]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(//[^/\s:]*:)([^/\s]*)(?=@)")
+"""As FFmpeg reads it: to the last @ before the path."""
+_QUERY_SECRET = re.compile(r"([?&][^=&]*(?:token|key|secret|pass|pwd|auth|cred|sig)[^=&]*=)([^&#\s]+)", re.IGNORECASE)
 
 STACK = "stack:"
 LIVE = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "webcam"})
@@ -108,8 +109,11 @@ def literal(uri: str) -> bool:
 
 def redact(text: str) -> str:
     """Without passwords and keys; `${NAME}` stays, since it says nothing."""
-    text = _PASSWORD.sub(lambda m: m[0] if _VARIABLE.search(m[0]) else f"{m[1]}:***@", text)
-    return _QUERY_SECRET.sub(lambda m: m[0] if _VARIABLE.search(m[0]) else f"{m[1]}***", text)
+    return _QUERY_SECRET.sub(_hidden, _PASSWORD.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}***" if _VARIABLE.sub("", found[2]) else found[0]
 
 
 def _options(scheme: str) -> dict[str, str]:

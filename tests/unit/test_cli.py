@@ -112,6 +112,7 @@ def test_wrong_settings_are_wrong_usage_in_one_plain_line(tmp_path: Path) -> Non
         (errors.Unreachable("broker", "silent", remedy="Start it."), Code.UNREACHABLE, "broker: silent. Start it.\n"),
         (errors.Corrupt("the log is cut"), Code.FAILED, "the log is cut\n"),
         (errors.Rejected("rtsp://me:hush@cam/1 is no stream"), Code.FAILED, "rtsp://***@cam/1 is no stream\n"),
+        (errors.Rejected("rtsp://me:hu@sh@cam/1 is no stream"), Code.FAILED, "rtsp://***@cam/1 is no stream\n"),
         (
             FileNotFoundError(2, "No such file or directory", "match1.mp4"),
             Code.FAILED,
