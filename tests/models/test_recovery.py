@@ -248,6 +248,29 @@ def test_an_event_that_the_model_denies_is_none(denied: dict[str, object]) -> No
         assert (alone.outcome, alone.events) == ("done", ())
 
 
+@pytest.mark.parametrize("beside", ['"actions": []', '"results": null', '"Detections": {}', '"events": "none"'])
+def test_an_empty_list_beside_a_label_takes_nothing_from_it(beside: str) -> None:
+    for labels in (SOCCER, Labels()):
+        read = events(f'{{"label": "Goal", "confidence": 0.9, {beside}}}', labels)
+        assert read.events == (Event(label="Goal", confidence=0.9),)
+        read = events(f'{{"label": "Goal", {beside}, "answer": [{{"label": "Foul"}}]}}', labels)
+        assert read.events == (Event(label="Foul"),), "what holds something is a wrapper, whatever stands on it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "response", "events": []}',
+        '{"event": "None", "events": []}',
+        '{"event": null, "results": null}',
+        '{"event": "Goal", "detected": false, "actions": []}',
+    ],
+)
+def test_an_empty_list_beside_no_label_of_the_task_is_the_null_class(text: str) -> None:
+    read = events(text, SOCCER)
+    assert (read.outcome, read.events) == ("done", ())
+
+
 def test_a_template_that_is_ticked_off_is_still_an_echo() -> None:
     assert events('[{"event": "EVENT_TYPE", "detected": false}]', SOCCER).outcome == "unreadable"
 

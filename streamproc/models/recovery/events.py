@@ -190,12 +190,12 @@ def _within(item: dict[str, Any], labels: Labels, depth: int) -> Iterator[dict[s
         yield None
         return
     as_said, item = item, _folded(item)
+    label = _first(item, _LABEL_KEYS)
     for key in () if item.keys().isdisjoint(_LIST_KEYS) else _LIST_KEYS:
         inner = item.get(key, 0)
-        if isinstance(inner, list | dict) or (key in item and is_nothing(inner)):
+        if (inner and isinstance(inner, list | dict)) or (_empty(inner) and not _named(label, labels)):
             yield from _items(inner, labels, alone=True, depth=depth + 1)
             return
-    label = _first(item, _LABEL_KEYS)
     if label is None and (keyed := _keyed(as_said, labels)):
         yield from keyed
     elif isinstance(label, dict | list):  # {"event": {"label": …}}
@@ -204,6 +204,15 @@ def _within(item: dict[str, Any], labels: Labels, depth: int) -> Iterator[dict[s
         yield item if item.keys().isdisjoint(_LABEL_KEYS) else None
     else:
         yield item
+
+
+def _empty(said: Any) -> bool:
+    return said in ([], {}) or is_nothing(said)
+
+
+def _named(label: Any, labels: Labels) -> bool:
+    """With an empty list beside it {"label": "Goal"} is still a goal, but {"type": "response"} says that nothing happened."""
+    return isinstance(label, str) and labels.of(label).by != "other"
 
 
 def _keyed(item: dict[str, Any], labels: Labels) -> list[dict[str, Any] | None]:
