@@ -67,7 +67,7 @@ def _pick(job: PickTimes, segment: Segment, times_s: Sequence[Fraction], found: 
             raise Rejected(f"{segment.path}: {table.why}")
         shown = table.shown()
         at_s = [(table.pts[i] - table.pts[shown[0]]) * table.time_base + segment.start_s for i in shown]
-        places = {bisect_left(at_s, t - NEAR_S): t for t in reversed(times_s)}
+        places = {bisect_left(at_s, t - NEAR_S): t for t in times_s}  # of times that one frame answers the nearest
         wanted = {place: t for place, t in places.items() if place < len(shown) and at_s[place] - t <= HOLE_S}
         chosen = [
             Chosen(place, at_s[place], place + 1, table.pts[shown[place]], at_s[place]) for place in sorted(wanted)

@@ -30,6 +30,9 @@ APART_S = Fraction(1, 2)
 """A clock that moved by so much is another clock: times of one segment are those of one clock."""
 OPTIONS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "1000000", "flush_packets": "1"}
 
+FAILURES = (OSError, av.FFmpegError, ValueError)
+"""Of writing; the last is PyAV's, for what cannot stand in an MP4."""
+
 
 class Recorder:
     """Of one connection."""
@@ -51,22 +54,32 @@ class Recorder:
             return
         try:
             self._packet(packet, packet.pts, offset_s)
-        except (OSError, av.FFmpegError, ValueError) as e:  # the last: PyAV's, for what cannot stand in an MP4
-            if not self._failed:  # once; it may fail for hours
-                log.warning("%s: the feed is not recorded: %s", self._keep.folder, getattr(e, "strerror", None) or e)
-            self._failed = True
+        except FAILURES as e:
+            self._tell(e)
             self._abandon()
 
     def close(self) -> None:
-        self._end()
+        try:
+            self._end()
+        except FAILURES as e:  # the connection ended for a reason of its own, and that is what is to be heard
+            self._tell(e)
         if self._sending:
             self._sending.close()
+
+    def _tell(self, error: Exception) -> None:
+        if not self._failed:  # once; it may fail for hours
+            why = getattr(error, "strerror", None) or error
+            log.warning("%s: the feed is not recorded: %s", self._keep.folder, why)
+        self._failed = True
 
     def _end(self) -> None:
         """Of a segment."""
         out, self._out = self._out, None
-        if out is not None:
+        if out is None:
+            return
+        try:
             out.close()
+        finally:  # what had come to the disk can be read
             if self._sending:
                 self._sending.add(Path(out.name))
 

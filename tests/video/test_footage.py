@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -107,13 +109,22 @@ async def test_frames_are_fetched_at_any_rate_and_are_those_of_the_feed(
     assert [frame.jpeg for frame in found] == [theirs[t] for t in first]
 
 
+async def test_of_a_slow_camera_every_picture_is_fetched_though_one_answers_many_times(
+    workers: Workers, tmp_path: Path
+) -> None:
+    camera, stream = Kind("slow-camera", "ts", f"{SLOW} -g 1 -bf 0", rate="1/4", seconds=40), feed(tmp_path)
+    record(camera.make(tmp_path), Keep.parse(str(tmp_path)).of(stream), segment_s=20)
+    found = await Footage(workers).timed(stream, [1000 + t for t in range(37)], longest=None)
+    assert [frame.t_ms for frame in found] == [1_000_000 + 4000 * i for i in range(10)]
+
+
 async def test_times_that_nobody_recorded_are_left_out_and_none_at_all_is_out_of_reach(
     workers: Workers, folder: Path, tmp_path: Path
 ) -> None:
     stream = feed(tmp_path)
     record(H264.make(folder), Keep.parse(str(tmp_path)).of(stream), jump=100)
     footage = Footage(workers)
-    found = await footage.timed(stream, [1001, 1050, 1106, 5000], longest=None)
+    found = await footage.timed(stream, [1001, 1050, 1100, 1106, 5000], longest=None)
     assert [frame.t_ms for frame in found] == [1_001_000, 1_106_000]
     for elsewhere in (feed(tmp_path / "nothing"), replace(stream, footage=None)):
         with pytest.raises(Rejected, match="footage-unreachable"):
@@ -232,6 +243,28 @@ def test_a_place_that_cannot_be_written_to_stops_no_feed(
     (tmp_path / "file").touch()
     record(H264.make(folder), Keep(tmp_path / "file" / "below"), segment_s=1)
     assert caplog.text.count("is not recorded") == 1
+
+
+class Full:
+    """A segment whose end finds no room."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self.name = out, out.name
+
+    def close(self) -> None:
+        self._out.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_recording_whose_end_finds_no_room_is_told_and_what_ended_the_connection_is_heard(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(address.parse(H264.make(folder)), Limits()) as video:
+        recorder = Recorder(Keep(tmp_path), video.stream)
+        recorder.packet(next(iter(video.packets_on())), Fraction(2000))
+        recorder._out = Full(recorder._out)  # type: ignore[assignment]  # as far as it is used
+        recorder.close()
+    assert "is not recorded: No space left on device" in caplog.text
 
 
 @pytest.mark.parametrize("encode", ["-c:v rawvideo -pix_fmt yuyv422", "-c:v flv1"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from streamproc.video.sending import Sending
 from streamproc.video.workers import Workers
 from tests.s3 import make_bucket
 from tests.video.test_decode import source
-from tests.video.test_footage import BEGINS, H264, pictures, record
+from tests.video.test_footage import BEGINS, H264, Full, pictures, record
 
 WITHIN_S = 60
 
@@ -104,6 +105,17 @@ async def test_a_segment_that_still_grows_is_seen_by_this_machine(place: str, wo
         recorder.close()
     until(lambda: not segments(keep.folder))
     assert len(stored_segments(keep)) == 3
+
+
+def test_a_segment_whose_end_found_no_room_is_sent_as_far_as_it_came(place: str, folder: Path) -> None:
+    keep = Keep.parse(place).of(feed(place))
+    with opened(address.parse(H264.make(folder)), Limits()) as video:
+        recorder = Recorder(keep, video.stream)
+        recorder.packet(next(iter(video.packets_on())), Fraction(2000))
+        recorder._out = Full(recorder._out)  # type: ignore[assignment]  # as far as it is used
+        recorder.close()
+    until(lambda: not segments(keep.folder))
+    assert len(stored_segments(keep)) == 1
 
 
 RECORD = """
