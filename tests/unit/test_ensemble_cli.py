@@ -275,6 +275,16 @@ def test_an_endpoint_that_is_not_there_ends_the_call_before_anything_is_asked(en
     assert not Path("out.csv").exists()
 
 
+def test_a_model_that_has_a_stand_in_is_asked_and_the_stand_in_may_be_the_built_in_one(ensemble: Ensemble) -> None:
+    with observing() as (url, observer):
+        Path("streamproc.toml").write_text(
+            f'[endpoints.mine]\ncard = "observer"\nurls = ["{url}"]\nstand_ins = ["observer"]\n', encoding="utf-8"
+        )
+        told = ensemble("--rule", "cluster", *three(), "--out", "out.csv", "--model", "mine")
+        assert told.code == 0, told.stderr
+        assert observer.calls == 2
+
+
 # wrong calls --------------------------------------------------------------------------------------------------------
 
 

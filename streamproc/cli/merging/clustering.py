@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import msgspec
 from msgspec import Struct
 
-from streamproc.cli.endpoints import environ, served_as
+from streamproc.cli.endpoints import environ, served_as, with_stand_ins
 from streamproc.cli.frame import say
 from streamproc.errors import Misconfigured, Rejected, Retryable, Unreachable
 from streamproc.stages.ensemble.cluster import DECIDES, TEXTS, Asked, Decision, clustered, prompt_of, sentences
@@ -52,6 +52,8 @@ class Clustering:
     """One call of the command."""
 
     model: Served
+    models: Sequence[Served]
+    """It, and who stands in for it."""
     environ: Mapping[str, str]
     answers: Path
     asked: Asked
@@ -68,7 +70,9 @@ class Clustering:
         name = model or OBSERVER
         one = served(name) if "@" in name else served_as(told, name)
         answers = out.with_name(f"{out.name}.answers.jsonl")
-        return cls(one, environ(told), answers, Options(rule="cluster", model=one.name).asked())
+        return cls(
+            one, with_stand_ins(told, [one]), environ(told), answers, Options(rule="cluster", model=one.name).asked()
+        )
 
     async def all(self, by_clip: Mapping[str, Sequence[Row]]) -> None:
         """A decision on every clip that has one, those of earlier calls among them."""
@@ -98,14 +102,14 @@ class Clustering:
         from streamproc.models.transport import AiohttpTransport
         from streamproc.pipeline.means import reach
 
-        model = self.model
-        if not model.urls:
+        models = list(self.models)
+        if not all(one.urls for one in models):
             url, _ = await stack.enter_async_context(running())
-            model = replace(model, urls=(url,))
-        for warning in await reach([model], environ=self.environ):
+            models = [one if one.urls else replace(one, urls=(url,)) for one in models]
+        for warning in await reach(models, environ=self.environ):
             say(warning)
         transport = await stack.enter_async_context(AiohttpTransport())
-        pool = Pool([model_of(model, environ=self.environ, transport=transport)])
+        pool = Pool([model_of(one, environ=self.environ, transport=transport) for one in models])
         stack.callback(pool.close)
         return pool
 
