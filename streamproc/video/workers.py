@@ -133,6 +133,7 @@ class Workers:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | ONE_THREAD,
+            start_new_session=True,  # a Ctrl-C of the terminal is for whoever asks them, who ends them
         )
         self._all.add(worker)
         return worker
