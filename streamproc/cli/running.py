@@ -45,8 +45,8 @@ class Spending:
     money: float = 0.0
 
     def hear(self, record: Record) -> None:
-        self.calls += 1
-        self.again += record.hedge or record.outcome != "done"
+        self.calls += record.calls
+        self.again += record.calls if record.hedge or record.outcome != "done" else 0
         if record.tokens is not None:
             self.tokens_in += record.tokens.into
             self.tokens_out += record.tokens.out

@@ -41,21 +41,29 @@ class Quota:
                 raise Misconfigured(f"{name} is {value}; a quota of nothing is no endpoint: leave it out")
         self.per_minute, self.per_day = per_minute, per_day
         self._minute, self._day, self._today = deque[float](), "", 0
+        self._each = 1
 
     def wait_s(self, now: float, wall: float) -> float:
-        """0, or how long until the next call may start."""
+        """0, or how long until the next ask may start: one that takes as many calls as the last."""
         if self.per_day is not None:
             self._turn(wall)
-            if self._today >= self.per_day:
+            if self._today + min(self._each, self.per_day) > self.per_day:
                 return until_midnight_s(wall)
         if self.per_minute is not None:
             while self._minute and now - self._minute[0] >= 60:
                 self._minute.popleft()
-            if len(self._minute) >= self.per_minute:
-                return 60 - (now - self._minute[0])
+            if (too_many := len(self._minute) + min(self._each, self.per_minute) - self.per_minute) > 0:
+                return 60 - (now - self._minute[too_many - 1])
         return 0.0
 
-    def started(self, now: float, wall: float) -> None:
+    def started(self, now: float, wall: float, *, calls: int) -> None:
+        """An ask that is known to take so many."""
+        self._each = calls
+        for _ in range(calls):
+            self.another(now, wall)
+
+    def another(self, now: float, wall: float) -> None:
+        """A call more."""
         if self.per_minute is not None:
             self._minute.append(now)
         self._turn(wall)

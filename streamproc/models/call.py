@@ -33,7 +33,6 @@ class Heard:
     reply: Reply
     notes: tuple[str, ...] = ()
     """What was left out or done otherwise than asked, in words."""
-    calls: int = 1
     sent_bytes: int = 0
     spared: int = 0
     """Pictures or clips that went by their uuid alone."""

@@ -43,7 +43,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One attempt, for metrics and logs: no text, no key, no picture."""
+    """One attempt at an ask, for metrics and logs: no text, no key, no picture."""
 
     model: str
     url: str
@@ -52,6 +52,8 @@ class Record:
     seconds: float
     tokens: Tokens | None = None
     hedge: bool = False
+    calls: int = 1
+    """What it took: samples may take one each, and pictures the server has lost are sent again."""
     sent_bytes: int = 0
 
 
@@ -89,16 +91,33 @@ class Desk:
         """Replicas that are out, and were said to be: first when, and last when."""
 
     async def attempt(
-        self, replica: Replica, call: Call, *, deadline_s: float, with_data: bool = False, hedge: bool = False
+        self,
+        replica: Replica,
+        call: Call,
+        *,
+        deadline_s: float,
+        with_data: bool = False,
+        hedge: bool = False,
+        sent: Callable[[], None] = lambda: None,
     ) -> Heard:
-        """Sends it and keeps the books, whatever becomes of it; the place at the replica is given back."""
+        """Sends it and keeps the books, whatever becomes of it; the place at the replica is given back. `sent` is told of
+        each call that goes out: samples may take one each."""
         began = self.clock()
+        calls, foreseen = 0, replica.endpoint.takes(call.samples)
+
+        def goes_out() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > foreseen:
+                self.replicas.another()
+            sent()
+
         if replica.circuit.state == "trying" and self.late_s is not None:
             # Everybody waits for what this one call shows, so it gets what a good call needs, and not all that it may have.
             deadline_s = min(deadline_s, max(TRIAL_S, 10 * self.late_s))
         outcome, heard, tokens = "cancelled", None, None
         try:
-            heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data)
+            heard = await replica.endpoint.ask(call, deadline_s=deadline_s, with_data=with_data, sent=goes_out)
             outcome, tokens = "done", heard.reply.tokens
         except (Rejected, Garbled) as e:
             outcome, tokens = type(e).__name__, e.tokens if isinstance(e, Refused) else None
@@ -127,6 +146,7 @@ class Desk:
                     seconds=now - began,
                     tokens=tokens,
                     hedge=hedge,
+                    calls=calls,
                     sent_bytes=heard.sent_bytes if heard else 0,
                 )
             )

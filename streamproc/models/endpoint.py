@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -63,7 +63,7 @@ _OPTIONS: Final[RequestOptions] = {
 
 @dataclass(slots=True)
 class _Bill:
-    calls: int = 0
+    sent: Callable[[], None] = lambda: None
     sent_bytes: int = 0
     spared: int = 0
 
@@ -138,9 +138,16 @@ class Endpoint:
         """It may have restarted: what it was shown is gone."""
         self.seen.clear()
 
-    async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
-        """The answer. `with_data` sends every picture, as hedges and failovers must; the deadline holds for all of it."""
-        bill = _Bill()
+    def takes(self, samples: int) -> int:
+        """Calls for so many samples, as far as is known."""
+        return 1 if self._samples_at_once else samples
+
+    async def ask(
+        self, call: Call, *, deadline_s: float, with_data: bool = False, sent: Callable[[], None] = lambda: None
+    ) -> Heard:
+        """The answer. `with_data` sends every picture, as hedges and failovers must; the deadline holds for all of it.
+        `sent` is told of each call that goes out, before it does."""
+        bill = _Bill(sent)
         try:
             async with asyncio.timeout(deadline_s):
                 if self._to_be_named:
@@ -148,7 +155,7 @@ class Endpoint:
                 reply, notes = await self._ask(call, bill, with_data=with_data)
         except TimeoutError as e:
             raise Overdue(f"{self.hop}: no answer within {deadline_s:g} s") from e
-        return Heard(reply=reply, notes=notes, calls=bill.calls, sent_bytes=bill.sent_bytes, spared=bill.spared)
+        return Heard(reply=reply, notes=notes, sent_bytes=bill.sent_bytes, spared=bill.spared)
 
     async def _ask(self, call: Call, bill: _Bill, *, with_data: bool) -> tuple[Reply, tuple[str, ...]]:
         """Down the ladder of what may be too much, one rung a refusal."""
@@ -217,7 +224,7 @@ class Endpoint:
         return self._named(reply)
 
     async def _send(self, body: Body, bill: _Bill, *, stream: bool) -> Reply:
-        bill.calls += 1
+        bill.sent()
         bill.sent_bytes += len(body.data)
         bill.spared += body.spared
         began = time.perf_counter()

@@ -56,7 +56,7 @@ class Errand:
         self.model, self.call, self.route = model, call if live else replace(call, yields=True), route
         self.stream, self.live, self.deadline_s = stream, live, deadline_s
         self._drained = drained
-        self.attempts = self.own = self.unjudged = 0
+        self.attempts = self.calls = self.own = self.unjudged = 0
         self.failed_at: float | None = None
         self.last: Replica | None = None
         self.tried = self.vouched = False
@@ -70,7 +70,9 @@ class Errand:
                 raise NotBegun(f"no call of {self.model} is begun any more: we are to stop")
             desk = self.route()
             not_at = frozenset((self.last,)) if self.last and self._others(desk, self.last) else frozenset[Replica]()
-            replica = await desk.replicas.place(self.stream, live=self.live, not_at=not_at, again=self.attempts > 0)
+            replica = await desk.replicas.place(
+                self.stream, live=self.live, not_at=not_at, again=self.attempts > 0, samples=self.call.samples
+            )
             if replica is None:
                 continue
             began = desk.clock()
@@ -179,8 +181,13 @@ class Errand:
         self.attempts += 1
         with_data = hedge or self.tried
         return asyncio.create_task(
-            desk.attempt(replica, self.call, deadline_s=self.deadline_s, with_data=with_data, hedge=hedge)
+            desk.attempt(
+                replica, self.call, deadline_s=self.deadline_s, with_data=with_data, hedge=hedge, sent=self._sent
+            )
         )
+
+    def _sent(self) -> None:
+        self.calls += 1
 
     def _patience(self, desk: Desk, began: Sequence[float]) -> float | None:
         """How long to wait before looking whether it is a straggler; None where there is nobody else to ask."""
@@ -203,7 +210,7 @@ class Errand:
         """A place for a second call, as far as there is an allowance for it."""
         if desk.hedges + 1 > HEDGED_SHARE * desk.calls:
             return None
-        second = desk.replicas.second(self.stream, not_at=not_at)
+        second = desk.replicas.second(self.stream, not_at=not_at, samples=self.call.samples)
         desk.hedges += second is not None
         return second
 

@@ -46,7 +46,7 @@ class Meter:
         self._sent = Counter("streamproc_endpoint_sent_bytes", "Bodies of calls.", ["model"], registry=registry)
 
     def record(self, record: Record) -> None:
-        self._calls.labels(record.model, record.outcome).inc()
+        self._calls.labels(record.model, record.outcome).inc(record.calls)
         if record.hedge:
             self._hedges.labels(record.model).inc()
         if record.outcome == "done":

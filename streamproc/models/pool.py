@@ -119,7 +119,7 @@ class Pool:
         except TimeoutError as e:
             raise Unreachable(f"model '{model}'", f"no answer within {patience_s} s", remedy=self._remedy(model)) from e
         finally:  # also what failed or was cancelled has been called
-            self.budgets.end(budgets, tokens=tokens, calls=errand.attempts, money=money)
+            self.budgets.end(budgets, tokens=tokens, calls=errand.calls, money=money)
         return replace(answer, notes=(*notes, *answer.notes))
 
     def drain(self) -> None:

@@ -31,7 +31,14 @@ class Asked(Protocol):
 
     @property
     def url(self) -> str: ...
-    async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard: ...
+    async def ask(
+        self, call: Call, *, deadline_s: float, with_data: bool = False, sent: Callable[[], None] = ...
+    ) -> Heard:
+        """`sent` is told of each call that goes out, before it does."""
+
+    def takes(self, samples: int) -> int:
+        """Calls for so many samples, as far as is known."""
+
     def forget(self) -> None:
         """It may have restarted: what it was shown is gone."""
 
@@ -57,11 +64,11 @@ class Replica:
 class Waiter:
     """Somebody in line. Gets a replica, or None: look again, the world has changed."""
 
-    __slots__ = ("not_at", "turn")
+    __slots__ = ("not_at", "samples", "turn")
 
-    def __init__(self, not_at: frozenset[Replica]) -> None:
+    def __init__(self, not_at: frozenset[Replica], samples: int) -> None:
         self.turn: asyncio.Future[Replica | None] = asyncio.get_running_loop().create_future()
-        self.not_at = not_at
+        self.not_at, self.samples = not_at, samples
 
 
 class Replicas:
@@ -99,13 +106,19 @@ class Replicas:
     # places -------------------------------------------------------------------------------------------------------------
 
     async def place(
-        self, stream: str, *, live: bool, not_at: frozenset[Replica] = frozenset(), again: bool = False
+        self,
+        stream: str,
+        *,
+        live: bool,
+        not_at: frozenset[Replica] = frozenset(),
+        again: bool = False,
+        samples: int = 1,
     ) -> Replica | None:
         """A place with somebody, taken; None when the caller should look again whether this is still whom to wait for.
         Who waits `again` stood in line before, and does so no more."""
-        if found := self.now(stream, not_at=not_at):
+        if found := self.now(stream, not_at=not_at, samples=samples):
             return found
-        waiter = Waiter(not_at)
+        waiter = Waiter(not_at, samples)
         healthy = [r for r in self.all if r.circuit.state == "closed" and r not in not_at] or self.all
         line = self.favourite(stream, healthy).lines[live]
         (line.appendleft if again else line.append)(waiter)
@@ -121,7 +134,7 @@ class Replicas:
                 self.leave(given, latency_s=None)
             raise
 
-    def now(self, stream: str, *, not_at: frozenset[Replica] = frozenset()) -> Replica | None:
+    def now(self, stream: str, *, not_at: frozenset[Replica] = frozenset(), samples: int = 1) -> Replica | None:
         """A place at once or none: the favourite's, else that of anybody free whom nobody waits for."""
         now = self._clock()
         if self._held_back(now):
@@ -131,27 +144,33 @@ class Replicas:
             return None
         closed = [r for r in self.all if r.circuit.state == "closed" and r not in not_at]
         favourite = self.favourite(stream, closed or free)
-        return self._take(favourite if favourite in free else max(free, key=lambda r: _room(r, stream)), now)
+        best = favourite if favourite in free else max(free, key=lambda r: _room(r, stream))
+        return self._take(best, now, samples)
 
-    def second(self, stream: str, *, not_at: frozenset[Replica]) -> Replica | None:
+    def second(self, stream: str, *, not_at: frozenset[Replica], samples: int = 1) -> Replica | None:
         """A place for a call that goes twice: over the limit where it must be, for it is one in twenty."""
         now = self._clock()
         others = [r for r in self.all if r not in not_at and r.circuit.state == "closed"]
         others = [r for r in others if r.limiter.in_flight <= 1.1 * r.limiter.limit]
         if not others or self._held_back(now):
             return None
-        return self._take(max(others, key=lambda r: _room(r, stream)), now)
+        return self._take(max(others, key=lambda r: _room(r, stream)), now, samples)
 
     def leave(self, replica: Replica, *, latency_s: float | None, waiting: float | None = None) -> None:
         """The place is free again. No latency: the call failed, and says nothing of speed."""
         replica.limiter.finished(self._clock(), latency_s=latency_s, waiting=waiting)
         self.serve()
 
-    def _take(self, replica: Replica, now: float) -> Replica:
+    def another(self) -> None:
+        """A call more than was thought goes out for a place that is taken."""
+        if self._quota is not None:
+            self._quota.another(self._clock(), self._wall())
+
+    def _take(self, replica: Replica, now: float, samples: int) -> Replica:
         replica.circuit.started()
         replica.limiter.started(now)
         if self._quota is not None:
-            self._quota.started(now, self._wall())
+            self._quota.started(now, self._wall(), calls=replica.endpoint.takes(samples))
         return replica
 
     # the line -----------------------------------------------------------------------------------------------------------
@@ -166,7 +185,7 @@ class Replicas:
                 if (waiter := self._next(replica)) is None:
                     break
                 if not waiter.turn.done():
-                    waiter.turn.set_result(self._take(replica, now))
+                    waiter.turn.set_result(self._take(replica, now, waiter.samples))
         self._set_alarm(now)
 
     def _next(self, replica: Replica) -> Waiter | None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from streamproc.errors import Rejected, Retryable, StreamprocError, Throttled, Unreachable
 from streamproc.models.body import Manner, Seen
-from streamproc.models.call import Call
+from streamproc.models.call import Call, Heard
 from streamproc.models.card import Served, cards
 from streamproc.models.desk import Model, Record
 from streamproc.models.endpoint import UNNAMED, Endpoint, endpoints, same_model
@@ -68,6 +68,13 @@ async def transport() -> AsyncIterator[AiohttpTransport]:
 Make = Callable[..., Endpoint]
 
 
+async def counted(endpoint: Endpoint, call: Call, *, with_data: bool = False) -> tuple[Heard, int]:
+    """The answer, and the calls that it took."""
+    calls = list[None]()
+    heard = await endpoint.ask(call, deadline_s=10, with_data=with_data, sent=lambda: calls.append(None))
+    return heard, len(calls)
+
+
 @pytest.fixture
 async def observer(transport: AiohttpTransport) -> AsyncIterator[Make]:
     """An endpoint of an observer; `fault` makes every call of it go wrong."""
@@ -111,14 +118,18 @@ async def test_a_streamed_answer_is_the_same_and_tells_when_it_began(observer: M
 
 
 async def test_samples_come_in_one_call_where_the_server_honours_n(observer: Make) -> None:
-    heard = await observer().ask(Call(prompt=window(), samples=4), deadline_s=10)
-    assert (len(heard.reply.samples), heard.calls) == (4, 1)
+    endpoint = observer()
+    assert endpoint.takes(4) == 1
+    heard, calls = await counted(endpoint, Call(prompt=window(), samples=4))
+    assert (len(heard.reply.samples), calls) == (4, 1)
 
 
 async def test_samples_come_in_several_calls_where_it_does_not_and_tokens_are_summed(observer: Make) -> None:
     one = await observer().ask(Call(prompt=window()), deadline_s=10)
-    heard = await observer(n=False).ask(Call(prompt=window(), samples=4), deadline_s=10)
-    assert (len(heard.reply.samples), heard.calls) == (4, 4)
+    endpoint = observer(n=False)
+    assert endpoint.takes(4) == 4
+    heard, calls = await counted(endpoint, Call(prompt=window(), samples=4))
+    assert (len(heard.reply.samples), calls) == (4, 4)
     assert one.reply.tokens is not None
     assert heard.reply.tokens is not None
     assert heard.reply.tokens.into == 4 * one.reply.tokens.into
@@ -127,10 +138,10 @@ async def test_samples_come_in_several_calls_where_it_does_not_and_tokens_are_su
 async def test_a_server_that_ignores_n_in_silence_is_asked_for_the_rest(transport: AiohttpTransport) -> None:
     async with running(Settings(honours=frozenset({"logprobs", "max_tokens"}))) as (url, _):
         endpoint = Endpoint(url, Manner(model="observer"), transport=transport)
-        first = await endpoint.ask(Call(prompt=window(), samples=3), deadline_s=10)
-        again = await endpoint.ask(Call(prompt=window(), samples=3), deadline_s=10)
-    assert [len(h.reply.samples) for h in (first, again)] == [3, 3]
-    assert [h.calls for h in (first, again)] == [3, 3]
+        assert endpoint.takes(3) == 1
+        both = [await counted(endpoint, Call(prompt=window(), samples=3)) for _ in range(2)]
+        assert endpoint.takes(3) == 3
+    assert [(len(heard.reply.samples), calls) for heard, calls in both] == [(3, 3), (3, 3)]
 
 
 async def test_the_limit_of_an_answer_goes_by_the_name_that_its_model_takes(transport: AiohttpTransport) -> None:
@@ -145,14 +156,13 @@ async def test_the_limit_of_an_answer_goes_by_the_name_that_its_model_takes(tran
 async def test_the_overlap_goes_by_uuid_and_a_lost_cache_is_sent_again(transport: AiohttpTransport) -> None:
     async with running() as (url, server):
         endpoint = Endpoint(url, Manner(model="observer", uuids=True), transport=transport)
-        first = await endpoint.ask(Call(prompt=window(4)), deadline_s=10)
-        second = await endpoint.ask(Call(prompt=window(4, first=2)), deadline_s=10)
+        first = await counted(endpoint, Call(prompt=window(4)))
+        second = await counted(endpoint, Call(prompt=window(4, first=2)))
         server.shown.clear()
-        third = await endpoint.ask(Call(prompt=window(4, first=4)), deadline_s=10)
-        full = await endpoint.ask(Call(prompt=window(4, first=4)), deadline_s=10, with_data=True)
-    assert [h.spared for h in (first, second, third, full)] == [0, 2, 2, 0]
-    assert [h.calls for h in (first, second, third, full)] == [1, 1, 2, 1]
-    assert third.reply.samples == full.reply.samples
+        third = await counted(endpoint, Call(prompt=window(4, first=4)))
+        full = await counted(endpoint, Call(prompt=window(4, first=4)), with_data=True)
+    assert [(heard.spared, calls) for heard, calls in (first, second, third, full)] == [(0, 1), (2, 1), (2, 2), (0, 1)]
+    assert third[0].reply.samples == full[0].reply.samples
 
 
 async def test_thoughts_are_kept_apart_from_the_answer(observer: Make) -> None:
@@ -191,10 +201,10 @@ async def test_frames_beyond_the_limit_are_left_out_evenly_and_said_so(observer:
 async def test_a_limit_the_server_names_is_kept_from_then_on(transport: AiohttpTransport) -> None:
     async with running(Settings(image_limit=3)) as (url, _):
         endpoint = Endpoint(url, Manner(model="observer"), transport=transport)
-        first = await endpoint.ask(Call(prompt=window(9)), deadline_s=10)
-        second = await endpoint.ask(Call(prompt=window(9)), deadline_s=10)
-    assert [h.calls for h in (first, second)] == [2, 1]
-    assert first.notes == second.notes == ("3 of 9 frames: the model takes no more images",)
+        first = await counted(endpoint, Call(prompt=window(9)))
+        second = await counted(endpoint, Call(prompt=window(9)))
+    assert [calls for _, calls in (first, second)] == [2, 1]
+    assert first[0].notes == second[0].notes == ("3 of 9 frames: the model takes no more images",)
 
 
 async def test_a_context_that_is_overrun_loses_frames_until_it_fits(transport: AiohttpTransport) -> None:

@@ -35,12 +35,24 @@ class Simulated:
         """Instead of a line before its slots."""
         self.asked: list[tuple[float, Call, bool]] = []
         self.forgotten = 0
+        self.one_each = self.foreseen = False
+        """Whether each sample takes a call, and whether that is known; it is after the first."""
+        self.sent: list[float] = []
 
     def forget(self) -> None:
         self.forgotten += 1
 
-    async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
+    def takes(self, samples: int) -> int:
+        return samples if self.one_each and self.foreseen else 1
+
+    async def ask(
+        self, call: Call, *, deadline_s: float, with_data: bool = False, sent: Callable[[], None] = lambda: None
+    ) -> Heard:
         loop = asyncio.get_running_loop()
+        for _ in range(call.samples if self.one_each else 1):
+            sent()
+            self.sent.append(loop.time())
+        self.foreseen = True
         self.asked.append((loop.time(), call, with_data))
         try:
             async with asyncio.timeout(deadline_s):
@@ -534,6 +546,27 @@ def test_a_quota_a_minute_is_kept() -> None:
     assert len(asked) >= 140
 
 
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_samples_that_take_a_call_each_count_as_calls(*, foreseen: bool) -> None:
+    call = Call(prompt=Prompt("?"), samples=5)
+
+    async def main() -> tuple[list[float], Budgets, list[Record]]:
+        replica, records, budgets = Simulated(seconds=1.0), list[Record](), Budgets({"task": Limits(calls=10_000)})
+        replica.one_each, replica.foreseen = True, foreseen
+        pool = a_pool(replica, quota=Quota(per_minute=15), budgets=budgets, records=records, starts_at=16)
+        asks = [pool.ask("m", call, stream="s", budgets=("task",)) for _ in range(30)]
+        await asyncio.gather(*asks)
+        return replica.sent, budgets, records
+
+    sent, budgets, records = virtually(main)
+    assert len(sent) == budgets.spent["task"].calls == sum(r.calls for r in records) == 150
+    if foreseen:
+        assert max(sum(s <= t < s + 60 for t in sent) for s in range(600)) == 15
+    else:  # those that began before anything was known are over it, and made up for
+        assert sum(t < 60 for t in sent) <= 75
+        assert sum(60 <= t < 120 for t in sent) <= 15
+
+
 def test_a_quota_a_day_ends_in_a_wait_that_is_declared() -> None:
     midnight = 1_800_000_000 // 86_400 * 86_400
 
@@ -664,7 +697,7 @@ def test_tokens_nobody_counted_are_estimated_and_said_so() -> None:
         silent = Reply(samples=(Sample(text="a" * 300, finish="stop"),), model="m", tokens=None)
 
         class Silent(Simulated):
-            async def ask(self, call: Call, *, deadline_s: float, with_data: bool = False) -> Heard:
+            async def ask(self, call: Call, **more: Any) -> Heard:
                 return Heard(reply=silent)
 
         pool = a_pool(Silent(), budgets=Budgets({"task": Limits(tokens=1000)}))
