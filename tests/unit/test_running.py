@@ -76,9 +76,9 @@ def test_what_a_model_says_is_one_line_of_bounded_length_and_no_command_to_the_t
 def test_what_was_spent_is_what_the_card_says_it_costs() -> None:
     spending = Spending({"m": Price(input=1.0, output=10.0, as_of="today")})
     spending.hear(Record(model="m", url="u", outcome="done", seconds=1, tokens=Tokens(into=1_000_000, out=100_000)))
-    spending.hear(Record(model="m", url="u", outcome="Overdue", seconds=1))
-    assert (spending.calls, spending.again) == (2, 1)
-    assert spending.told() == "2 calls (1 of them failed or went twice), 1,000,000 tokens in, 100,000 out, $2.00"
+    spending.hear(Record(model="m", url="u", outcome="Overdue", seconds=1, calls=5))
+    assert (spending.calls, spending.again) == (6, 5)
+    assert spending.told() == "6 calls (5 of them failed or went twice), 1,000,000 tokens in, 100,000 out, $2.00"
 
 
 def hour(service: str, taken: tuple[tuple[int, int], ...], count: int | None = None, **more: Any) -> Coverage:
