@@ -38,5 +38,5 @@ class Jpeg:
 def shown_size(width: int, height: int, aspect: Fraction, longest: int | None) -> tuple[int, int]:
     """With square pixels, and no side longer than asked; nothing is made larger than it is, but for its pixels' shape."""
     wide = width * aspect if Fraction(1, STRANGE) <= aspect <= STRANGE else Fraction(width)
-    scale = min(Fraction(1), (longest or LARGEST) / max(wide, Fraction(height)))
+    scale = min(Fraction(1), (longest or LARGEST) / max(wide, Fraction(height), Fraction(1)))  # a header may say 0 × 0
     return max(1, round(wide * scale)), max(1, round(height * scale))

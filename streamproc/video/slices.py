@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Cuts:
     table: Table
     found: Sequence[tuple[int, Chosen]]
     """What is wanted of it: packets, in the order of their samples."""
+    most: int = sys.maxsize
+    """So many pictures of a slice at most, if it has more than one window: an answer must be held in memory."""
 
     def slices(self, first: int, until: int, *, slice_s: float, workers: int) -> tuple[tuple[Slice, ...], bool]:
         """Of windows [first, until), none longer than `slice_s`. True: there is but one, however long, for cutting it
@@ -83,7 +86,18 @@ class Cuts:
         return max(1, int(Fraction(length_s) / self.cut.sampling.step_s))
 
     def _cuttings(self, first: int, until: int, count: int, slice_s: float) -> tuple[Slice, ...]:
-        return tuple(self._slice(a, b) for a, b in self._bounds(first, until, count, self._windows(slice_s)))
+        bounds = self._bounds(first, until, count, self._windows(slice_s))
+        return tuple(part for a, b in bounds for part in self._held(a, b))
+
+    def _held(self, first: int, until: int) -> Iterator[Slice]:
+        """As a slice, or where it has too many pictures its halves."""
+        windows = until - first
+        if windows == 1 or len(self._samples(first, until)) <= self.most:
+            yield self._slice(first, until)
+            return
+        middle = self._near(first, windows / 2, windows - 1)
+        yield from self._held(first, middle)
+        yield from self._held(middle, until)
 
     def _slice(self, first: int, until: int) -> Slice:
         here = self._samples(first, until)

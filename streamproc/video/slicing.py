@@ -12,12 +12,16 @@ from streamproc.video.choice import Chosen
 from streamproc.video.container import Opened, length_s, opened
 from streamproc.video.held import Held
 from streamproc.video.jobs import DecodeAll, DecodeSlice, Extent, Glance, Glanced, Survey, Surveyed
+from streamproc.video.look import shown_size
 from streamproc.video.picture import Painter
 from streamproc.video.slices import Cuts
 from streamproc.video.windows import Cut, Picture
 
 BATCH = 32
 """Pictures of one answer, where a file is decoded in one go."""
+ANSWER_BYTES, PIXELS_A_BYTE = 2**27, 4
+"""Of a slice, which is answered at once: a minute of 4K would come to gigabytes. Some are held by whoever asked, one more than
+there are workers. A JPEG of a film is so large, and one of noise some times that."""
 HELD = Held()
 """Of the process that runs the jobs: slices of a file come to it one after the other."""
 
@@ -37,9 +41,16 @@ def survey(job: Survey) -> Iterator[Surveyed]:
             return
         found = sampling.wanted(table, cut.sampling.rule)
         extent = _extent(video, cut, len(found), table.shown_s)
-        cuts = Cuts(cut, table, found)
+        cuts = Cuts(cut, table, found, most=_most(video, cut))
         slices, at_once = cuts.slices(job.begin, extent.count, slice_s=job.slice_s, workers=job.workers)
         yield Surveyed(extent, slices, at_once)
+
+
+def _most(video: Opened, cut: Cut) -> int:
+    """Pictures of one answer."""
+    context = video.stream.codec_context
+    width, height = shown_size(context.width, context.height, Fraction(1), cut.sampling.look.longest)
+    return max(1, ANSWER_BYTES * PIXELS_A_BYTE // (width * height))
 
 
 def decode_slice(job: DecodeSlice) -> Iterator[list[Picture]]:

@@ -22,9 +22,10 @@ from streamproc.video.choice import Rate
 from streamproc.video.decode import begin_with, decode
 from streamproc.video.limits import Limits
 from streamproc.video.look import Look
-from streamproc.video.windows import Cut, Sampling, dashcam, soccer, soccer_dense
+from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Lost, Workers
-from tests.video.files import KINDS, SLOW, Kind
+from tests.video.cuts import dashcam, soccer, soccer_dense
+from tests.video.files import KINDS, SLOW, Kind, ffmpeg
 
 
 @pytest.fixture
@@ -133,6 +134,17 @@ async def test_what_is_begun_early_is_what_is_decoded_then_and_not_decoded_again
             assert await made(workers, path, cut) == whole
     assert [type(job) for job in asked[:2]] == [jobs.Survey, jobs.DecodeSlice]
     assert len(asked) == len(set(map(repr, asked)))  # each of them once
+
+
+def test_of_large_pictures_a_slice_has_few_so_that_its_answer_fits_a_worker(tmp_path: Path) -> None:
+    ffmpeg(
+        "-f lavfi -i color=s=3840x2160:r=25:d=4 -c:v libx264 -preset ultrafast -g 25 -pix_fmt yuv420p",
+        tmp_path / "4k.mp4",
+    )
+    for longest, slices in ((None, 2), (384, 1)):
+        cut = Cut(Sampling(Rate(Fraction(25)), Fraction(1), Fraction(1), look=Look(longest=longest)))
+        [found] = jobs.Survey(address.parse(tmp_path / "4k.mp4"), Limits(), cut, 0).run()
+        assert [len(part.chosen) for part in found.slices] == [100 // slices] * slices
 
 
 async def test_a_worker_killed_in_mid_job_costs_an_attempt_and_no_window(workers: Workers, folder: Path) -> None:

@@ -131,6 +131,10 @@ def test_pixels_of_a_shape_that_no_camera_has_are_taken_for_square() -> None:
     assert shown_size(640, 480, Fraction(1, 65535), None) == (640, 480)
 
 
+def test_a_header_that_tells_no_size_breaks_nothing() -> None:
+    assert shown_size(0, 0, Fraction(1), 384) == (1, 1)
+
+
 @pytest.mark.parametrize(("longest", "quality"), [(0, 85), (-1, 85), (15, 85), (10**6, 85), (384, 0), (384, 101)])
 def test_what_cannot_be_painted_is_refused_beforehand(longest: int, quality: int) -> None:
     with pytest.raises(Misconfigured):

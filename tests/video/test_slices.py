@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from itertools import pairwise
 
@@ -33,11 +34,18 @@ def table(seconds: int, gop: int) -> Table:
 
 
 def sliced(
-    seconds: int, gop: int, sampling: Sampling, *, workers: int, slice_s: float = 60, first: int = 0
+    seconds: int,
+    gop: int,
+    sampling: Sampling,
+    *,
+    workers: int,
+    slice_s: float = 60,
+    first: int = 0,
+    most: int = sys.maxsize,
 ) -> tuple[tuple[Slice, ...], bool]:
     whole, cut = table(seconds, gop), Cut(sampling)
     found = [(c.number - 1, c) for c in choose(whole.pts, whole.time_base, sampling.rule)]
-    return Cuts(cut, whole, found).slices(first, cut.count(Fraction(seconds)), slice_s=slice_s, workers=workers)
+    return Cuts(cut, whole, found, most).slices(first, cut.count(Fraction(seconds)), slice_s=slice_s, workers=workers)
 
 
 def packets(slices: tuple[Slice, ...]) -> int:
@@ -97,6 +105,20 @@ def test_a_file_with_one_key_frame_is_not_cut() -> None:
     assert [(each.begin, each.until) for each in slices] == [(0, 150)]
 
 
+def test_no_slice_has_more_pictures_than_an_answer_may_hold() -> None:
+    dense = Sampling(Rate(Fraction(25)), Fraction(2), Fraction(2))
+    slices, at_once = sliced(300, 25, dense, workers=2, most=256)
+    assert not at_once
+    assert {len(each.chosen) for each in slices} <= {200, 250}
+    assert packets(slices) == 300 * 25
+
+
+def test_what_would_be_decoded_again_and_again_for_small_answers_is_one_that_comes_in_parts() -> None:
+    dense = Sampling(Rate(Fraction(25)), Fraction(2), Fraction(2))
+    _, at_once = sliced(300, 300, dense, workers=2, most=60)
+    assert at_once
+
+
 rules: st.SearchStrategy[Rule] = st.builds(
     Rate, st.sampled_from([Fraction(1), Fraction(5), Fraction(1, 7)])
 ) | st.builds(Every, st.integers(1, 40))
@@ -111,12 +133,21 @@ rules: st.SearchStrategy[Rule] = st.builds(
     workers=st.integers(1, 9),
     slice_s=st.floats(0.5, 90),
     first=st.integers(0, 500),
+    most=st.integers(1, 2000),
 )
 def test_slices_are_all_windows_in_order_with_all_their_samples(
-    rule: Rule, seconds: int, gop: int, step_s: Fraction, overlap: int, workers: int, slice_s: float, first: int
+    rule: Rule,
+    seconds: int,
+    gop: int,
+    step_s: Fraction,
+    overlap: int,
+    workers: int,
+    slice_s: float,
+    first: int,
+    most: int,
 ) -> None:
     sampling = Sampling(rule, step_s, step_s * overlap)
-    slices, at_once = sliced(seconds, gop, sampling, workers=workers, slice_s=slice_s, first=first)
+    slices, at_once = sliced(seconds, gop, sampling, workers=workers, slice_s=slice_s, first=first, most=most)
     cut = Cut(sampling)
     count = cut.count(Fraction(seconds))
     assert (
@@ -128,6 +159,7 @@ def test_slices_are_all_windows_in_order_with_all_their_samples(
     for each in slices:
         assert each.begin < each.until
         assert at_once or each.until - each.begin <= max(Fraction(1), Fraction(slice_s) / step_s)
+        assert at_once or each.until - each.begin == 1 or len(each.chosen) <= most
         a, b = cut.samples(each.begin, each.until)
         shown = choose(range(seconds * 25), Fraction(1, 25), rule)
         assert each.chosen == tuple(chosen for chosen in shown if a <= chosen.k < b)
