@@ -14,7 +14,7 @@ from typing import Any
 
 from streamproc.errors import Misconfigured
 from streamproc.messages import Frame, Grid, Outcome, Source, Window
-from streamproc.video.choice import Chosen, Every, Rate, Rule
+from streamproc.video.choice import Chosen, Rate, Rule
 from streamproc.video.look import Jpeg, Look
 
 UNREADABLE = "unreadable"
@@ -44,22 +44,6 @@ class Sampling:
     def sample_s(self) -> Fraction:
         """From one sample to the next, in the time of the grid."""
         return 1 / self.rule.per_s if isinstance(self.rule, Rate) else self.step_s / self.per_step
-
-
-def soccer() -> Sampling:
-    return Sampling(Rate(Fraction(1)), Fraction(2), Fraction(4), frames=4, look=Look(longest=384))
-
-
-def soccer_dense() -> Sampling:
-    return Sampling(Rate(Fraction(5)), Fraction(2), Fraction(3), look=Look(longest=384))
-
-
-def dashcam(rate: Fraction, every: int = 10) -> Sampling:
-    """A window for every tenth frame. A frame has a number there, so the grid goes by frames, at the file's rate."""
-    return Sampling(Every(every), every / rate, every / rate)
-
-
-PRESETS = {"soccer": soccer, "soccer-dense": soccer_dense}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from streamproc.messages import Grid
 from streamproc.models.recovery.labels import Labels as Mapped
 from streamproc.stages import caption, context, detect
 from streamproc.stages.options import Labels, Section
-from streamproc.video import windows
 from streamproc.video.recipe import sampling_of
 from tests.stages.watching import task
+from tests.video import cuts
 
 TASKS = ("soccer", "dashcam", "any")
 SECTIONS: Mapping[str, type[Section]] = {
@@ -41,18 +41,18 @@ def test_its_sections_are_read_and_read_the_same_again_as_they_are_written_into_
 
 
 def test_soccer_looks_as_the_predecessors_did_4_s_windows_2_s_step_1_fps_4_frames_384_px() -> None:
-    assert sampling_of(task("soccer")["sampling"], grid("2")) == windows.soccer()
+    assert sampling_of(task("soccer")["sampling"], grid("2")) == cuts.soccer()
 
 
 def test_soccer_may_look_closer_5_fps_in_3_s_windows() -> None:
     dense = task("soccer")["sampling"] | {"fps": "5", "window_s": "3", "frames": 15}
-    wanted = windows.soccer_dense()
+    wanted = cuts.soccer_dense()
     found = sampling_of(dense, grid("2"))
     assert (found.rule, found.length_s, found.step_s) == (wanted.rule, wanted.length_s, wanted.step_s)
 
 
 def test_dashcam_looks_at_every_tenth_frame() -> None:
-    found, wanted = sampling_of(task("dashcam")["sampling"], grid("1/3")), windows.dashcam(Fraction(30))
+    found, wanted = sampling_of(task("dashcam")["sampling"], grid("1/3")), cuts.dashcam(Fraction(30))
     assert (found.rule, found.step_s, found.length_s) == (wanted.rule, wanted.step_s, wanted.length_s)
 
 

@@ -20,8 +20,9 @@ from streamproc.video.choice import Rate
 from streamproc.video.decode import decode
 from streamproc.video.look import Look
 from streamproc.video.stack import stacked
-from streamproc.video.windows import Cut, Sampling, dashcam
+from streamproc.video.windows import Cut, Sampling
 from streamproc.video.workers import Workers
+from tests.video.cuts import dashcam
 from tests.video.files import SLOW, Kind, ffmpeg
 from tests.video.test_decode import source
 from tests.video.test_picture import Image, psnr
