@@ -44,6 +44,8 @@ END_OF_SEQUENCE = bytes([36 << 1, 1])
 def clip(job: Clip) -> Iterator[Clipped]:
     if job.until_s <= job.from_s:
         raise Misconfigured(f"a clip from {float(job.from_s):g} s to {float(job.until_s):g} s holds nothing")
+    if job.address.under:
+        raise Rejected(f"{job.address.shown}: a pair is no video to be cut; each half is one")
     part = job.path.with_name(f"{job.path.name}.part")
     try:
         with opened(job.address, job.limits) as video:
@@ -85,9 +87,9 @@ def _entry(video: Opened, table: Table, first: int) -> int | None:
     entries = [e for e in table.entries if e not in table.hidden and table.pts[e] >= first]
     if not entries or table.pts[entries[0]] == first or video.stream.codec_context.name != "h264":
         return entries[0] if entries else None
-    framing = Framing(video.stream.codec_context)
+    framing, numbers = Framing(video.stream.codec_context), set(entries)
     for i, packet in enumerate(video.packets()):
-        if i in entries and any(unit[0] & 31 == IDR for unit in framing.units(bytes(packet))):
+        if i in numbers and any(unit[0] & 31 == IDR for unit in framing.units(bytes(packet))):
             return i
     return None
 

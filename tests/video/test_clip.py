@@ -29,7 +29,7 @@ KINDS = (
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.name))
 
 
-def clip(path: Path, begin: str, until: str, to: Path) -> Clipped:
+def clip(path: Path | str, begin: str, until: str, to: Path) -> Clipped:
     [clipped] = Clip(address.parse(path), Limits(), Fraction(begin), Fraction(until), to).run()
     return clipped
 
@@ -94,3 +94,9 @@ def test_a_clip_that_holds_nothing_is_refused_and_leaves_nothing(folder: Path, t
     with pytest.raises(Rejected, match="no frame from 50 s"):
         clip(KINDS[0].make(folder), "50", "60", tmp_path / "clip.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_of_a_pair_is_refused_and_its_lower_half_not_left_out(folder: Path, tmp_path: Path) -> None:
+    path = KINDS[0].make(folder)
+    with pytest.raises(Rejected, match="each half"):
+        clip(f"stack:{path}+{path}", "2", "4", tmp_path / "clip.mp4")
