@@ -76,7 +76,9 @@ class Workers:
 
     async def wake(self) -> None:
         """Start them before the first job: they load what they need while whoever asks does the same, who is left a core."""
-        self._idle += [await self._start() for _ in range(max(1, self.size - 1) - len(self._all))]
+        while len(self._all) < max(1, self.size - 1) and not self._free.locked():
+            async with self._free:  # jobs that come meanwhile start those that they need
+                self._idle.append(await self._start())
 
     def ahead(self, job: Job, then: Callable[[Any], Job | None] = lambda _answer: None) -> None:
         """Begin with it, and with what its answer leads to: whoever asks for `one` like it has its answer then, or the rest of

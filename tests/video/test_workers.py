@@ -131,6 +131,15 @@ async def test_what_was_begun_ahead_and_nobody_asked_for_ends_with_the_workers(t
     assert workers.pids == []
 
 
+async def test_those_that_are_woken_and_those_that_are_asked_meanwhile_are_no_more_than_there_may_be(
+    folder: Path,
+) -> None:
+    job = Glance(address.parse(SMALL.make(folder)), Limits())
+    async with Workers(3) as workers:
+        await asyncio.gather(workers.wake(), *(workers.one(job) for _ in range(6)))
+        assert len(workers.pids) <= 3
+
+
 @pytest.mark.parametrize(("size", "woken"), [(1, 1), (2, 1), (3, 2)])
 async def test_woken_they_leave_a_core_to_whoever_woke_them(size: int, woken: int) -> None:
     async with Workers(size) as workers:
