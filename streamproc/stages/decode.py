@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -52,6 +52,8 @@ MARK = 8
 """Bytes by which a file is known again; a folder of a hundred thousand makes a cursor of a megabyte."""
 LOOK_EVERY_S = 2.0
 """At a folder that is watched."""
+UNREADABLE_S = 300.0
+"""Since anybody has written to it, until a file of which nothing can be read is taken for what it is."""
 
 
 class Cursor(Struct, frozen=True, array_like=True):
@@ -184,10 +186,28 @@ class Decode(Follow):
             except Misconfigured as e:
                 raise Rejected(f"{here.stream}: {e}") from e
             for one, mark in found:
+                if not await self._whole(one):
+                    watched.again(one)
+                    continue
                 known.add(mark)
                 at = msgspec.structs.replace(at, taken=at.taken + mark)
                 yield [await self._child(here, one)], at
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _whole(self, one: Found) -> bool:
+        """Something of it can be read, or nobody has written to it for long. A copy may stall for longer than a file takes to
+        settle, and the index of an MP4 comes last."""
+        with suppress(OSError):  # gone meanwhile: decoding says so
+            if self._now() - (await asyncio.to_thread(Path(one.uri).stat)).st_mtime > UNREADABLE_S:
+                return True
+        try:
+            await self._workers.one(Glance(address.parse(one.uri), self._limits))
+        except Rejected as e:
+            log.warning("%s; looked at again, until nobody has written to it for %g s", e, UNREADABLE_S)
+            return False
+        except Retryable as e:
+            log.warning("%s: %s", one.name, e)
+        return True
 
     async def _child(self, folder: Source, one: Found) -> Source:
         grid = folder.grid

@@ -48,6 +48,13 @@ class Watched:
         ready = [file for file in there if self._settled(file, now)]
         return [one for file in ready if (one := self._take(file))]
 
+    def again(self, one: Found) -> None:
+        """It was not whole: to be said once more, when it has been the same for as long again."""
+        file = next(file for file in self._growing if os.path.abspath(file) == one.uri)
+        self._growing[file].since_s = self._clock()
+        self._passed_over.discard(file)
+        self._taken.discard(one.name)
+
     def _settled(self, file: Path, now: float) -> bool:
         try:
             status = file.stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -78,6 +79,12 @@ async def test_a_video_that_nobody_can_lay_a_grid_for_keeps_no_other_of_its_fold
     assert steps == {"games/a-still": "1", "games/b-dies": "1", "games/c-good": "2/5"}
 
 
+def long_ago(path: Path) -> None:
+    """Written then, so nothing more is to come."""
+    path.write_text("<html>" * 100)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
 class Marks(bytes):
     """Says how often it was looked into."""
 
@@ -92,15 +99,45 @@ async def test_a_run_reads_what_has_become_of_a_folder_once_however_many_of_its_
     workers: Workers, tmp_path: Path
 ) -> None:
     stage, folder, count = Decode(workers, settled_s=0), source(tmp_path, stream="games"), 100
-    for i in range(count):
-        (tmp_path / f"{i}.mp4").write_bytes(b"whole")
+    for i in [*range(count), "later"]:
+        long_ago(tmp_path / f"{i}.mp4")
+    later = (tmp_path / "later.mp4").rename(tmp_path / "later")
     async with aclosing(stage.run(folder, None, UNHEARD)) as steps:
         while len((step := await anext(steps))[1].taken) < count * MARK:
             pass
-    (tmp_path / "later.mp4").write_bytes(b"whole")
+    later.rename(tmp_path / "later.mp4")
     cursor = replace(step[1], taken=Marks(step[1].taken))
     async with aclosing(stage.run(folder, cursor, UNHEARD)) as steps:
         (said, *others), behind = await anext(steps)
     assert (said.stream, others) == ("games/later", [])
     assert len(behind.taken) == (count + 1) * MARK
     assert Marks.looks <= count
+
+
+async def test_a_copy_that_stalls_becomes_a_stream_when_it_is_whole(
+    workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    """The index of an MP4 comes last: until then nothing of it can be read."""
+    watched, film = tmp_path / "watched", MATCH.make(folder).read_bytes()
+    watched.mkdir()
+    (watched / "stalls.mp4").write_bytes(film[: len(film) // 2])
+    async with Rig.on(tmp_path / "bus.db") as rig:
+        await rig.source(watched, stream="games")
+        async with rig.running("decode", Decode(workers, settled_s=0.1)):
+            (watched / "whole.mp4").write_bytes(film)
+            await rig.until(lambda records: any(r.ended for r in records))
+            assert {s.stream for s in await rig.records("sources")} == {"games", "games/whole"}
+            (watched / "stalls.mp4").write_bytes(film)
+            found = await rig.until(lambda records: sum(r.ended for r in records) == 2)
+    assert [r.outcome for r in found if r.stream == "games/stalls" and not r.ended] == ["done"] * 21
+
+
+async def test_what_nobody_has_written_to_for_long_is_taken_for_what_it_is(workers: Workers, tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    long_ago(watched / "page.mp4")
+    async with Rig.on(tmp_path / "bus.db") as rig:
+        await rig.source(watched, stream="games")
+        async with rig.running("decode", Decode(workers, settled_s=0.1)):
+            found = await rig.until(lambda records: any(r.ended for r in records))
+    assert [(r.stream, r.outcome) for r in found if not r.ended] == [("games/page", "failed")]
