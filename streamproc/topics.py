@@ -107,6 +107,15 @@ def topic(name: str) -> Topic:
         raise Misconfigured(f"no topic '{name}'; there are {', '.join(all_topics())}") from None
 
 
+def is_ours(name: str) -> bool:
+    """A topic of streamproc's own: where there is no prefix, a cluster has others' topics too."""
+    try:
+        topic(name)
+    except Misconfigured:
+        return False
+    return True
+
+
 def _load(file: Traversable) -> Topic:
     try:
         said = tomllib.loads(file.read_text())

@@ -29,7 +29,7 @@ from streamproc.messages import Source
 from streamproc.pipeline import standing, streams
 from streamproc.pipeline.parts import DECODE
 from streamproc.pipeline.progress import followed
-from streamproc.topics import deployment
+from streamproc.topics import deployment, is_ours
 from streamproc.video import address
 from streamproc.video.keep import Keep
 from streamproc.wire import Entry, Stored
@@ -69,7 +69,7 @@ async def topics(bus: Bus) -> list[Finding]:
     """All that a deployment has are there, with as many partitions."""
     there = await bus.topics()
     missing = [t.name for t in deployment() if t.name not in there]
-    others = {name: count for name, count in there.items() if count != bus.partitions}
+    others = {name: count for name, count in there.items() if count != bus.partitions and is_ours(name)}
     found = []
     if missing:
         some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")

@@ -126,7 +126,7 @@ async def made(archive: Archive, progress: Progress, lives: Lives, wish: Wish) -
     if wish.at == WINDOWS and ours is None:
         offset, expired = await replay_range.left(archive, lives, (begin, until))
     if wish.at == FOOTAGE and ours is None:
-        await asyncio.to_thread(replay_range.check_recorded, lives, _footage_of(old), begin, until)
+        expired = await asyncio.to_thread(replay_range.unrecorded, lives, _footage_of(old), begin, until)
     original = Original(
         stream=old.stream,
         generation=old.generation,

@@ -153,23 +153,26 @@ def _pictures(old: Source) -> str:
     return "its recording" if live else "the file"
 
 
-def check_recorded(lives: Lives, footage_of: tuple[str, int, bool], begin: int, until: int) -> None:
-    """Where the pictures of a feed are on this machine, it is known how far back they go. Elsewhere only a worker knows."""
+def unrecorded(lives: Lives, footage_of: tuple[str, int, bool], begin: int, until: int) -> int:
+    """How many of these begin before what is recorded. Where the pictures of a feed are on this machine, it is known how far
+    back they go; elsewhere only a worker knows."""
     old, (stream, generation, live) = lives.newest, footage_of
     if not has_pictures(old):
         raise Misconfigured(
             f"nobody kept pictures of '{old.stream}': a feed is recorded where it was added with --footage DIR"
         )
     if not live or old.footage is None:
-        return
+        return 0
     keep = Keep.parse(old.footage).of(replace(old, stream=stream, generation=generation))
     if keep.bucket is not None or not (kept := segments(keep.folder)):
-        return
+        return 0
     first_ms = round(1000 * kept[0].start_s)
     if first_ms >= lives.starts_ms(until):
         raise Misconfigured(f"the recording of '{stream}' begins at {first_ms / 1000:g} s, behind what is asked for")
-    if first_ms >= lives.starts_ms(begin + 1):
-        lives.warnings.append(f"the recording of {stream} begins at {first_ms / 1000:g} s: what is before is skipped")
+    if first_ms < lives.starts_ms(begin + 1):
+        return 0
+    lives.warnings.append(f"the recording of {stream} begins at {first_ms / 1000:g} s: what is before is skipped")
+    return lives.number(first_ms, until) - begin
 
 
 # the grid -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 
@@ -75,3 +78,17 @@ async def test_a_feed_that_has_just_begun_is_let_be_and_one_that_brings_pictures
 
 async def test_a_feed_that_is_paused_has_no_pictures_to_bring(tmp_path: Path) -> None:
     assert await looked_at(tmp_path, camera("door", state="paused"), pictured=(), after_s=600) == []
+
+
+async def test_topics_of_others_on_the_same_cluster_are_nobodys_business() -> None:
+    there = {t.name: 16 for t in deployment()} | {
+        "zz.captions": 4,
+        "zz.captions.dlq": 4,
+        "orders": 1,
+        "state.dedup": 16,
+    }
+    shared: Any = SimpleNamespace(partitions=16, topics=AsyncMock(return_value=there))
+    assert [f.verdict for f in await checkup.topics(shared)] == ["ok"]
+    there["captions.dlq"] = 4
+    (found,) = await checkup.topics(shared)
+    assert (found.verdict, "captions.dlq has 4 partitions" in found.seen) == ("failed", True)

@@ -24,7 +24,7 @@ from streamproc.bus.kafka.security import KafkaSecurity
 from streamproc.bus.kafka.tables import KafkaTable, Tables
 from streamproc.bus.kafka.transactions import Transactions
 from streamproc.errors import Expired, Misconfigured, Rejected, Unreachable, UnseenEnd
-from streamproc.topics import STATE, Topic, state_topic, topic
+from streamproc.topics import STATE, Topic, is_ours, state_topic, topic
 from streamproc.wire import Entry, Stored
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Kafka:
             with at(f"broker {bootstrap}"):
                 await bus.client.open()
             there = await bus.topics()
-            bus.partitions = catalog.agreed({name: there[name] for name in there if _is_ours(name)}, partitions)
+            bus.partitions = catalog.agreed({name: there[name] for name in there if is_ours(name)}, partitions)
         except BaseException:
             await bus.client.close()
             raise
@@ -323,16 +323,6 @@ def _nothing() -> None:
 
 def _dlq(name: str) -> Topic:
     """Where a topic's failures go; also of one that only its owner knows (tests, bare bytes)."""
-    if _is_ours(name):
+    if is_ours(name):
         return topic(name).dlq
     return Topic(name, "", None, "application/octet-stream", compacted=False, retention_hours=0, max_bytes=2**20).dlq
-
-
-def _is_ours(name: str) -> bool:
-    """A topic of streamproc's own: where there is no prefix, a cluster has others' topics too."""
-
-    try:
-        topic(name)
-    except Misconfigured:
-        return False
-    return True
