@@ -74,7 +74,13 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
         work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector)
         async with (
             work as process,
-            observed(process.at_work, host=told.http.host, port=told.http.port, registry=registry) as port,
+            observed(
+                process.at_work,
+                host=told.http.host,
+                port=told.http.port,
+                registry=registry,
+                session_s=told.session_s,
+            ) as port,
         ):
             say(f"health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)

@@ -38,9 +38,12 @@ class Landings:
     def stuck(self) -> bool:
         """The landing under way has failed so far, or takes long. What is answered now has nowhere to go, and is paid for
         twice should we end before it lands: so no call is begun."""
-        if self.under_way is None:
-            return False
-        return self._failed or asyncio.get_running_loop().time() - self._began_s > LATE_S
+        return self.under_way is not None and (self._failed or self.under_way_s > LATE_S)
+
+    @property
+    def under_way_s(self) -> float:
+        """For how long the landing under way has been tried; 0 where none is."""
+        return 0.0 if self.under_way is None else asyncio.get_running_loop().time() - self._began_s
 
     async def run(self) -> None:
         dirty = self.r.book.dirty

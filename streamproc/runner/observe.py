@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from prometheus_client import CollectorRegistry, Histogram, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streamproc.errors import Retryable
+from streamproc.runner.health import Health
 from streamproc.runner.runner import Runner
 from streamproc.runner.service import Service
 
-log = logging.getLogger(__name__)
-
-LAG_EVERY_S = 5.0
+SESSION_S = 10.0
+NOTICED_S = 1.0
+"""A service that is started later is watched from then on."""
 LANDING_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 COUNTERS = {
@@ -51,9 +50,10 @@ COUNTERS = {
 class Services(Collector):
     """All services of this process as metrics."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, services: Sequence[Service], *, session_s: float = SESSION_S) -> None:
         self.services = services
-        self.lag: dict[str, int] = {}
+        self._session_s = session_s
+        self._health: dict[str, Health] = {}
         self.landing = Histogram(
             "streamproc_landing_seconds",
             "From cut to landed",
@@ -61,6 +61,11 @@ class Services(Collector):
             buckets=LANDING_BUCKETS_S,
             registry=None,
         )
+
+    def health(self, service: Service) -> Health:
+        if service.name not in self._health:
+            self._health[service.name] = Health(service, session_s=self._session_s)
+        return self._health[service.name]
 
     def collect(self) -> Iterable[Metric]:
         yield from self._counters()
@@ -85,7 +90,7 @@ class Services(Collector):
     def _gauges(self) -> Iterator[Metric]:
         said: dict[tuple[str, str], dict[str, float]] = {}
         for service in self.services:
-            runners = list(service.runners.values())
+            runners, health = list(service.runners.values()), self.health(service)
             for key, value in {
                 ("in_flight", "Calls under way"): service.shared.slots.used,
                 ("in_flight_limit", "Calls that may be under way at once"): service.shared.slots.count,
@@ -94,52 +99,39 @@ class Services(Collector):
                 ("unlanded", "Entries and changes waiting for the next landing"): sum(r.book.size for r in runners),
                 ("leases", "Partitions held"): float(len(runners)),
                 ("circuit_open", "1: the endpoint is out, no calls but one that looks"): service.shared.circuit.open,
-                ("ready", "1: has joined and works on what it holds"): ready(service),
+                ("ready", "1: has joined, the bus answers, and it works on what it holds"): not health.why_not(),
+                ("landing_under_way_seconds", "Since the oldest landing under way began; 0: none is"): health.landing_s,
             }.items():
                 said.setdefault(key, {})[service.name] = float(value)
-            if service.name in self.lag:
-                key = ("lag_records", "Records landed and not done, over the partitions held")
-                said.setdefault(key, {})[service.name] = float(self.lag[service.name])
-            stream_s = max((r.behind_ms for r in runners), default=0) / 1000
-            key = (
-                "lag_stream_seconds",
-                "Stream time read and not accounted for, of the stream that is furthest behind",
-            )
-            said.setdefault(key, {})[service.name] = stream_s
+            for key, known in {
+                ("lag_records", "Records landed and not done, over the partitions held; absent: unknown"): health.lag,
+                (
+                    "lag_stream_seconds",
+                    "Stream time read and not accounted for, of the stream that is furthest behind; absent: unknown",
+                ): max((r.behind_ms for r in runners), default=0) / 1000 if health.known else None,
+            }.items():
+                if known is not None:
+                    said.setdefault(key, {})[service.name] = known
         for (name, about), values in said.items():
             family = GaugeMetricFamily(f"streamproc_{name}", about, labels=["service"])
             for service_name, value in values.items():
                 family.add_metric([service_name], value)
             yield family
 
-    async def watch_lag(self) -> None:
-        """Ask the bus for the ends of what is held, every few seconds."""
-        while True:
-            for service in self.services:
-                try:
-                    self.lag[service.name] = await lag(service)
-                except Retryable as e:
-                    log.warning("%s: lag is unknown: %s", service.name, e)
-            await asyncio.sleep(LAG_EVERY_S)
+    async def watch(self) -> None:
+        """Each service by itself: one whose topic does not answer keeps no other waiting."""
+        watched = set[str]()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for service in self.services:
+                    if service.name not in watched:
+                        watched.add(service.name)
+                        tasks.create_task(self.health(service).watch())
+                await asyncio.sleep(NOTICED_S)
 
 
 def _parked(runners: Sequence[Runner]) -> int:
     return sum(len(r.book.parked) for r in runners)
-
-
-async def lag(service: Service) -> int:
-    """Records landed and not done, over the partitions held."""
-    total = 0
-    for partition, runner in list(service.runners.items()):
-        for name in service.stage.reads:
-            progress = runner.book.progress.get(name)
-            span = await service.bus.span(name, partition)
-            total += max(0, span.end - (progress.base if progress else span.begin))
-    return total
-
-
-def ready(service: Service) -> bool:
-    return service.joined and all(r.working for r in list(service.runners.values()))
 
 
 def app(services: Services, registry: CollectorRegistry) -> FastAPI:
@@ -152,8 +144,11 @@ def app(services: Services, registry: CollectorRegistry) -> FastAPI:
 
     @api.get("/health/ready")
     async def is_ready() -> JSONResponse:
-        state = {s.name: ready(s) for s in services.services}
-        return JSONResponse({"ready": all(state.values()), "services": state}, 200 if all(state.values()) else 503)
+        why = {s.name: services.health(s).why_not() for s in services.services}
+        said: dict[str, Any] = {"ready": not any(why.values()), "services": {name: not no for name, no in why.items()}}
+        if any(why.values()):
+            said["why"] = {name: no for name, no in why.items() if no}
+        return JSONResponse(said, 503 if "why" in said else 200)
 
     @api.get("/metrics")
     async def metrics() -> Response:
@@ -172,18 +167,23 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def observed(
-    services: Sequence[Service], *, host: str, port: int, registry: CollectorRegistry | None = None
+    services: Sequence[Service],
+    *,
+    host: str,
+    port: int,
+    registry: CollectorRegistry | None = None,
+    session_s: float = SESSION_S,
 ) -> AsyncIterator[int]:
     """Serve for as long as the context lasts; yields the port, which is a free one where 0 was asked for. `registry`: what
-    else of the process is to be seen."""
-    collector = Services(services)
+    else of the process is to be seen; `session_s` of the bus."""
+    collector = Services(services, session_s=session_s)
     api = app(collector, registry or CollectorRegistry())
     # Its own set-up of logging would close the handlers of everybody else in the process.
     config = uvicorn.Config(api, host, port, log_config=None, log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:
         serving: asyncio.Task[Any] = tasks.create_task(server.serve())
-        watching = tasks.create_task(collector.watch_lag())
+        watching = tasks.create_task(collector.watch())
         while not server.started:
             if serving.done():
                 raise SystemExit(f"no server on {host}:{port}: see the lines above")

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamproc.errors import Rejected
+from streamproc.bus.contract import Span
+from streamproc.errors import Rejected, Unreachable
 from streamproc.messages import Detection, Window
-from streamproc.runner import Service
+from streamproc.runner import Backoff, Service
 from streamproc.runner.observe import observed
 from streamproc.stage import Each, Look
 from tests.bus.memory import MemoryBus, MemoryLog
@@ -33,9 +35,13 @@ class Picky(Each):
         return Detection.of(record, events=())
 
 
+class Elsewhere(Each):
+    reads, writes = ("detections",), ("events",)
+
+
 @asynccontextmanager
-async def watched(service: Service) -> AsyncIterator[str]:
-    async with observed([service], host="127.0.0.1", port=0) as port:
+async def watched(*services: Service, session_s: float = 10.0) -> AsyncIterator[str]:
+    async with observed(services, host="127.0.0.1", port=0, session_s=session_s) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -68,7 +74,10 @@ async def test_a_process_says_whether_it_lives_is_ready_and_what_it_does() -> No
     async with watched(service) as base:
         assert await fetch(f"{base}/health/live") == (200, '{"status":"live"}')
         status, body = await fetch(f"{base}/health/ready")
-        assert (status, body) == (503, '{"ready":false,"services":{"detect.a":false}}')
+        assert (status, body) == (
+            503,
+            '{"ready":false,"services":{"detect.a":false},"why":{"detect.a":"is no member of its group"}}',
+        )
         task = asyncio.create_task(service.run())
         await until(base, "streamproc_in_flight", 3.0)
         assert (await fetch(f"{base}/health/ready"))[0] == 200
@@ -85,6 +94,91 @@ async def test_a_process_says_whether_it_lives_is_ready_and_what_it_does() -> No
         await service.drain()
         await task
         assert (await fetch(f"{base}/health/ready"))[0] == 503
+
+
+class Away(MemoryBus):
+    """A bus of which one topic, or none, gives no answer; `why` it fails, where it says so at all."""
+
+    silent = ""
+    why: Unreachable | None = None
+
+    async def span(self, topic: str, partition: int) -> Span:
+        if topic == self.silent:
+            if self.why:
+                raise self.why
+            await asyncio.Event().wait()
+        return await super().span(topic, partition)
+
+
+@asynccontextmanager
+async def at_work(service: Service) -> AsyncIterator[None]:
+    task = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        await service.drain()
+        await task
+
+
+async def until_ready(base: str, *, says: str = '"ready":true') -> str:
+    async with asyncio.timeout(20):
+        while True:
+            status, body = await fetch(f"{base}/health/ready")
+            assert (status == 200) is ("why" not in body)
+            if says in body:
+                return body
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("why", [None, Unreachable("broker", "does not answer", remedy="Is it up?")])
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_service_whose_bus_does_not_answer_is_not_ready_and_does_not_know_its_lag(
+    why: Unreachable | None, busy: bool
+) -> None:
+    rig = Rig(MemoryLog(partitions=2, rng=random.Random(1)))
+    if busy:
+        rig.windows(rig.source("m", "detect.a"), 0)
+    bus, stage = Away(rig.log), Picky()
+    stage.go.set()
+    service = Service("detect.a", stage, bus)
+    async with watched(service, session_s=0.5) as base, at_work(service):
+        await until_ready(base)
+        await until(base, "streamproc_lag_records", 0)
+        bus.silent, bus.why = "windows", why
+        await until_ready(base, says="the bus has not answered")
+        said = await metrics(base)
+        assert said["streamproc_ready"] == 0
+        assert not [name for name in said if "_lag_" in name]
+        bus.silent = ""
+        if why:  # a question that hangs has to end before the next is asked
+            await until_ready(base)
+            await until(base, "streamproc_lag_records", 0)
+
+
+async def test_a_topic_that_does_not_answer_costs_those_who_read_others_nothing() -> None:
+    rig = Rig(MemoryLog(partitions=2, rng=random.Random(1)))
+    bus, stage = Away(rig.log), Picky()
+    bus.silent = "detections"
+    theirs, ours = Service("dedup.a", Elsewhere(), bus), Service("detect.a", stage, bus)
+    async with watched(theirs, ours, session_s=0.5) as base, at_work(theirs), at_work(ours):
+        assert '"detect.a":true' in await until_ready(base, says='"dedup.a":"the bus')
+
+
+async def test_a_service_whose_landings_do_not_come_through_is_not_ready_and_says_for_how_long() -> None:
+    rig = Rig(MemoryLog(partitions=2, rng=random.Random(1)))
+    stage = Picky()
+    stage.go.set()
+    service = Service("detect.a", stage, MemoryBus(rig.log), backoff=Backoff(first_s=0.01, most_s=0.05))
+    async with watched(service, session_s=0.5) as base, at_work(service):
+        await until_ready(base)
+        assert (await metrics(base))["streamproc_landing_under_way_seconds"] == 0
+        rig.log.disk_full = True
+        rig.windows(rig.source("m", "detect.a"), 0)
+        await until_ready(base, says="a landing has been under way")
+        assert (await metrics(base))["streamproc_landing_under_way_seconds"] > 0.5
+        rig.log.disk_full = False
+        await until_ready(base)
+        await until(base, "streamproc_landing_under_way_seconds", 0)
 
 
 async def test_serving_leaves_the_logging_of_the_process_alone() -> None:
