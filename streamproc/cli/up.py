@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,8 @@ from streamproc.cli.frame import BusOption, Patience, WorkersOption, deployed, l
 from streamproc.errors import Misconfigured
 
 if TYPE_CHECKING:
+    import socket
+
     from streamproc.bus.contract import Bus
     from streamproc.pipeline.means import Means
     from streamproc.pipeline.parts import Plan
@@ -36,7 +39,8 @@ def up(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when there is nothing left to do.")] = False,
     workers: WorkersOption = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Of /health and /metrics; 0: any that is free.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Of /health, /health/live and /metrics; 0: any that is free."),
     ] = None,
     bus: BusOption = None,
 ) -> None:
@@ -45,10 +49,27 @@ def up(
     The first Ctrl-C or SIGTERM lets what is under way finish and land; a second one leaves at once, and loses nothing.
     """
     told = settings(bus=bus, http__port=port)
-    run(_up(told, services or (), until_idle=until_idle, workers=workers or os.cpu_count() or 1))
+    with served_at(told) as at:
+        run(_up(told, services or (), at, until_idle=until_idle, workers=workers or os.cpu_count() or 1))
 
 
-async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers: int) -> None:
+def served_at(told: Settings) -> socket.socket:
+    """The port that was asked for, or nothing starts. Nobody has asked for the default: where another process of this
+    machine has it, any that is free will do."""
+    from streamproc.runner.observe import listening
+
+    host, port = told.http.host, told.http.port
+    try:
+        return listening(host, port)
+    except OSError as e:
+        taken = e.errno == errno.EADDRINUSE
+        if taken and "port" not in told.http.model_fields_set:
+            return listening(host, 0)
+        why = "is taken" if taken else f"cannot be served at: {e.strerror}"
+        raise Misconfigured(f"http: port {port} of {host} {why}; `--port 0` takes any that is free") from e
+
+
+async def _up(told: Settings, names: Sequence[str], at: socket.socket, *, until_idle: bool, workers: int) -> None:
     from prometheus_client import CollectorRegistry
 
     from streamproc.cli.endpoints import budgets, environ
@@ -74,15 +95,11 @@ async def _up(told: Settings, names: Sequence[str], *, until_idle: bool, workers
         work = working(bus, has, [], bounds=told.bounds, backoff=told.backoff, claims=claims, collector=collector)
         async with (
             work as process,
-            observed(
-                process.at_work,
-                host=told.http.host,
-                port=told.http.port,
-                registry=registry,
-                session_s=told.session_s,
-            ) as port,
+            observed(process.at_work, at=at, registry=registry, session_s=told.session_s),
         ):
-            say(f"health and metrics at http://{told.http.host}:{port}")
+            port, wished = at.getsockname()[1], told.http.port
+            instead = f"port {wished} is taken: " if wished not in (0, port) else ""
+            say(f"{instead}health and metrics at http://{told.http.host}:{port}")
             here = Here(told, bus, has, process)
             await here.start(plans)
             still, patience = 0, Patience()

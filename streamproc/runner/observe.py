@@ -1,4 +1,4 @@
-"""What others see of a process: `/health/live`, `/health/ready`, `/metrics`.
+"""What others see of a process: `/health/live`, `/health/ready` (also `/health`), `/metrics`.
 
 Runners count in plain integers; here they are read when somebody asks, so that being watched costs nothing per record.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Histogram, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,6 +26,10 @@ SESSION_S = 10.0
 NOTICED_S = 1.0
 """A service that is started later is watched from then on."""
 LANDING_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+HERE = """/health (as /health/ready): 200 where every service here can work, else 503 and why; /health/live: 200
+/metrics: for Prometheus
+"""
 
 COUNTERS = {
     "records_in": "Records read",
@@ -138,10 +143,15 @@ def app(services: Services, registry: CollectorRegistry) -> FastAPI:
     registry.register(services)
     api = FastAPI(title="streamproc", docs_url=None, redoc_url=None, openapi_url=None)
 
+    @api.get("/")
+    async def here() -> PlainTextResponse:
+        return PlainTextResponse(HERE)
+
     @api.get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}
 
+    @api.get("/health")
     @api.get("/health/ready")
     async def is_ready() -> JSONResponse:
         why = {s.name: services.health(s).why_not() for s in services.services}
@@ -165,31 +175,32 @@ class _Server(uvicorn.Server):
         yield
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """Where to serve; at any free port where `port` is 0. Raises OSError."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
 @contextlib.asynccontextmanager
 async def observed(
     services: Sequence[Service],
     *,
-    host: str,
-    port: int,
+    at: socket.socket,
     registry: CollectorRegistry | None = None,
     session_s: float = SESSION_S,
-) -> AsyncIterator[int]:
-    """Serve for as long as the context lasts; yields the port, which is a free one where 0 was asked for. `registry`: what
-    else of the process is to be seen; `session_s` of the bus."""
+) -> AsyncIterator[None]:
+    """Serve for as long as the context lasts. `registry`: what else of the process is to be seen; `session_s` of the bus."""
     collector = Services(services, session_s=session_s)
     api = app(collector, registry or CollectorRegistry())
     # Its own set-up of logging would close the handlers of everybody else in the process.
-    config = uvicorn.Config(api, host, port, log_config=None, log_level="warning", access_log=False, lifespan="off")
+    config = uvicorn.Config(api, log_config=None, log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
     async with asyncio.TaskGroup() as tasks:
-        serving: asyncio.Task[Any] = tasks.create_task(server.serve())
+        tasks.create_task(server.serve([at]))
         watching = tasks.create_task(collector.watch())
-        while not server.started:
-            if serving.done():
-                raise SystemExit(f"no server on {host}:{port}: see the lines above")
+        while not server.started:  # noqa: ASYNC110  # it has no event to wait for
             await asyncio.sleep(0.01)
         try:
-            yield server.servers[0].sockets[0].getsockname()[1]
+            yield
         finally:
             watching.cancel()
             server.should_exit = True

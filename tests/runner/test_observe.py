@@ -16,7 +16,7 @@ from streamproc.bus.contract import Span
 from streamproc.errors import Rejected, Unreachable
 from streamproc.messages import Detection, Window
 from streamproc.runner import Backoff, Service
-from streamproc.runner.observe import observed
+from streamproc.runner.observe import listening, observed
 from streamproc.stage import Each, Look
 from tests.bus.memory import MemoryBus, MemoryLog
 from tests.runner.rig import Rig
@@ -41,8 +41,10 @@ class Elsewhere(Each):
 
 @asynccontextmanager
 async def watched(*services: Service, session_s: float = 10.0) -> AsyncIterator[str]:
-    async with observed(services, host="127.0.0.1", port=0, session_s=session_s) as port:
-        yield f"http://127.0.0.1:{port}"
+    with listening("127.0.0.1", 0) as at:
+        port = at.getsockname()[1]
+        async with observed(services, at=at, session_s=session_s):
+            yield f"http://127.0.0.1:{port}"
 
 
 async def fetch(url: str) -> tuple[int, str]:
@@ -81,6 +83,7 @@ async def test_a_process_says_whether_it_lives_is_ready_and_what_it_does() -> No
         task = asyncio.create_task(service.run())
         await until(base, "streamproc_in_flight", 3.0)
         assert (await fetch(f"{base}/health/ready"))[0] == 200
+        assert await fetch(f"{base}/health") == await fetch(f"{base}/health/ready")
         assert (await metrics(base))["streamproc_lag_stream_seconds"] == 4.0
         stage.go.set()
         await until(base, "streamproc_landed_total", 4.0)
@@ -181,6 +184,15 @@ async def test_a_service_whose_landings_do_not_come_through_is_not_ready_and_say
         await until(base, "streamproc_landing_under_way_seconds", 0)
 
 
+async def test_the_root_names_what_is_there() -> None:
+    async with watched() as base:
+        status, text = await fetch(base)
+        assert status == 200
+        for path in ("/health", "/health/ready", "/health/live", "/metrics"):
+            assert path in text
+            assert (await fetch(base + path))[0] == 200
+
+
 async def test_serving_leaves_the_logging_of_the_process_alone() -> None:
     closed = []
 
@@ -190,7 +202,7 @@ async def test_serving_leaves_the_logging_of_the_process_alone() -> None:
             super().close()
 
     theirs = Theirs()
-    async with observed([], host="127.0.0.1", port=0):
+    async with watched():
         pass
     assert not closed
     theirs.close()
