@@ -174,3 +174,7 @@ class Follow(Stage):
     def otherwise(self, source: Source, cursor: Any, reason: str) -> tuple[Sequence[Record], Any]:  # noqa: ARG002  # for authors to override
         """What to write where a run was rejected for good, before it is over."""
         return [], cursor
+
+    def silent_s(self) -> Mapping[str, float]:
+        """Stream → since when the feed that is followed here now has brought nothing; for whoever watches the process."""
+        return {}

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from streamproc.runner.health import Health
 from streamproc.runner.runner import Runner
 from streamproc.runner.service import Service
+from streamproc.stage import Follow
 
 SESSION_S = 10.0
 NOTICED_S = 1.0
@@ -75,6 +76,7 @@ class Services(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._counters()
         yield from self._gauges()
+        yield self._feeds()
         for service in self.services:
             seconds, service.shared.counts.landing_s = service.shared.counts.landing_s, []
             for one in seconds:
@@ -122,6 +124,16 @@ class Services(Collector):
             for service_name, value in values.items():
                 family.add_metric([service_name], value)
             yield family
+
+    def _feeds(self) -> Metric:
+        """A series per feed that this process follows, and none of others."""
+        about = "Since the last frame of a feed that is decoded here came, or since it has been followed in vain"
+        family = GaugeMetricFamily("streamproc_feed_last_frame_seconds", about, labels=["stream"])
+        for service in self.services:
+            if isinstance(service.stage, Follow):
+                for stream, silent_s in service.stage.silent_s().items():
+                    family.add_metric([stream], silent_s)
+        return family
 
     async def watch(self) -> None:
         """Each service by itself: one whose topic does not answer keeps no other waiting."""

@@ -93,6 +93,8 @@ class Decode(Follow):
         self._workers, self._limits, self._slice_s = workers, limits or Limits(), slice_s
         self._secrets, self._settled_s = secrets, settled_s
         self._now, self._monotonic, self._random = now, monotonic, random or Random()
+        self._feeds: dict[str, Feed] = {}
+        """Those that are followed now."""
 
     async def run(self, source: Source, cursor: Cursor | None, look: Pace) -> AsyncGenerator[Step]:
         at = cursor or Cursor(0)
@@ -121,6 +123,9 @@ class Decode(Follow):
         start_ms, end_ms = source.grid.starts_ms(at.index), source.grid.starts_ms(at.index + 1)
         lost = Window.of(source, index=at.index, start_ms=start_ms, end_ms=end_ms, outcome="failed", reason=UNREADABLE)
         return [lost, _ended(source, at.index + 1)], Cursor(at.index + 1, ended=True)
+
+    def silent_s(self) -> Mapping[str, float]:
+        return {stream: feed.silent_s for stream, feed in self._feeds.items()}
 
     async def _stretch(self, here: Source, at: Cursor, until: int | None, look: Pace) -> AsyncGenerator[Step]:
         """Windows of one revision: [at, until)."""
@@ -171,9 +176,14 @@ class Decode(Follow):
                 limits=self._limits,
                 random=self._random,
             )
-            async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
-                async for records, index in steps:
-                    yield [await _kept(r, here, look) for r in records], Cursor(index, began_ms)
+            self._feeds[here.stream] = feed
+            try:
+                async with aclosing(_before(until, here, cut, feed.windows(here, cursor=at.index))) as steps:
+                    async for records, index in steps:
+                        yield [await _kept(r, here, look) for r in records], Cursor(index, began_ms)
+            finally:
+                if self._feeds.get(here.stream) is feed:  # a lease that came back may follow it again by now
+                    del self._feeds[here.stream]
 
     async def _folder(self, here: Source, folder: Path, at: Cursor) -> AsyncGenerator[Step]:
         """No windows of its own: each video that has stopped growing there is a stream, under the task as it stands then.

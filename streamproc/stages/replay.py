@@ -181,6 +181,9 @@ class Replay(Follow):
                 return _lost(source, Original.parse(source.uri), cursor)
         return self._decode.otherwise(source, self._place(cursor), reason)
 
+    def silent_s(self) -> Mapping[str, float]:
+        return self._decode.silent_s()
+
     def _place(self, cursor: msgspec.Raw | None) -> Any:
         return None if cursor is None else msgspec.msgpack.decode(cursor, type=self._decode.Cursor)
 

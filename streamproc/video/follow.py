@@ -63,6 +63,16 @@ class Feed:
     connections: int = 0
     jumps: int = 0
     _next_k: int = 0
+    _last_s: float = field(init=False)
+    """When a picture came last, or following began."""
+
+    def __post_init__(self) -> None:
+        self._last_s = self.clock()
+
+    @property
+    def silent_s(self) -> float:
+        """How long no picture has come."""
+        return self.clock() - self._last_s
 
     async def windows(self, source: Source, *, cursor: int | None = None) -> AsyncGenerator[Step]:
         """Windows and gaps from the cursor on, without end."""
@@ -131,7 +141,7 @@ class Feed:
                     log.warning("%s: %s", self.address.shown, part.why)
                     continue
                 for picture in part:
-                    brought = True
+                    brought, self._last_s = True, self.clock()
                     self._next_k = picture.chosen.k + 1
                     await came.put(picture)
         return brought

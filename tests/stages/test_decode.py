@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,12 @@ import pytest
 from msgspec.structs import replace
 
 from streamproc.messages import Grid, Source, Window
+from streamproc.pipeline.replay_archive import Archive
+from streamproc.pipeline.replay_footage import AnyFootage
+from streamproc.runner import Service
+from streamproc.runner.observe import Services
 from streamproc.stages.decode import Decode
+from streamproc.stages.replay import Replay
 from streamproc.video import address
 from streamproc.video.decode import decode
 from streamproc.video.footage import Footage
@@ -310,6 +315,36 @@ async def test_a_feed_goes_on_in_its_own_time_after_a_restart_and_ends_when_it_i
     assert found[-1].count == found[-1].index
     times = [frame.t_ms for record in seen(found) for frame in record.frames]
     assert len(times) >= 20
+
+
+async def test_how_long_a_feed_is_silent_is_seen_for_as_long_as_it_is_followed(
+    workers: Workers, folder: Path, tmp_path: Path
+) -> None:
+    async def came_true(what: Callable[[], bool]) -> None:
+        while not what():  # noqa: ASYNC110  # it is looked at as from outside
+            await asyncio.sleep(0.05)
+
+    def silent_s(service: Service) -> dict[str, float]:
+        families = Services([service]).collect()
+        family = next(f for f in families if f.name == "streamproc_feed_last_frame_seconds")
+        return {sample.labels["stream"]: sample.value for sample in family.samples}
+
+    async with Rig.on(tmp_path / "bus.db") as rig, Camera(CAMERA.make(folder)) as camera:
+        feed: dict[str, Any] = {"uri": camera.url, "live": True, "stream": "door"}
+        await rig.source(**feed)
+        await rig.source(MATCH.make(folder), stream="match")
+        stage = Replay(Decode(workers), Archive(rig.bus), AnyFootage(workers))
+        async with rig.running("decode", stage) as service, asyncio.timeout(60):
+            assert silent_s(service) == {}
+            await rig.until(lambda records: len(seen([r for r in records if r.stream == "door"])) >= 2)
+            on_s = silent_s(service)
+            assert on_s.keys() == {"door"}
+            await camera.switch_off()
+            await came_true(lambda: silent_s(service)["door"] > on_s["door"] + 2)
+            await camera.switch_on()
+            await came_true(lambda: silent_s(service)["door"] < 1)
+            await rig.source(**feed, revision=1, state="removed", from_index=0)
+            await came_true(lambda: not silent_s(service))
 
 
 async def test_a_feed_that_is_paused_goes_on_in_the_present(workers: Workers, folder: Path, tmp_path: Path) -> None:
