@@ -69,7 +69,8 @@ class Workers:
 
     async def kill(self, number: int) -> None:
         process, since = self.running.pop(number), time.time()
-        process.kill()
+        if not self._ended(number, process):
+            process.kill()
         await process.wait()
         self.harm(number, since)
         self.asleep.discard(number)
@@ -89,6 +90,8 @@ class Workers:
 
     async def drain(self, number: int, *, within_s: float = 60.0) -> None:
         process = self.running.pop(number)
+        if self._ended(number, process):
+            return
         process.terminate()
         try:
             async with asyncio.timeout(within_s):
@@ -101,6 +104,12 @@ class Workers:
             self.counts.update(json.loads(said or b"{}"))
         if code not in (0, UNREACHABLE, -signal.SIGTERM):  # the last: told before it was listening
             self.failures.append(f"worker {number} was drained and ended with {code}")
+
+    def _ended(self, number: int, process: asyncio.subprocess.Process) -> bool:
+        """It has come before us: one that found no broker at its start may; any other that ends on its own is a finding."""
+        if process.returncode not in (None, UNREACHABLE):
+            self.failures.append(f"worker {number} ended with {process.returncode}")
+        return process.returncode is not None
 
     async def look(self) -> None:
         """A worker that ends on its own is a finding; one that found no broker at its start is started again."""
