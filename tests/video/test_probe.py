@@ -86,8 +86,8 @@ def test_where_only_decoding_can_tell_nothing_is_guessed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("container", ["mkv", "ts", "mp4"])
-def test_a_file_whose_first_picture_is_late_is_as_long_as_its_pictures_last(container: str, folder: Path) -> None:
-    path = folder / f"late.{container}"
+def test_a_file_whose_first_picture_is_late_is_as_long_as_its_pictures_last(container: str, tmp_path: Path) -> None:
+    path = tmp_path / f"film.{container}"
     ffmpeg(f"-f lavfi -i testsrc=s=64x64:r=5:d=4,format=yuv420p {SLOW} -output_ts_offset 90000", path)
     with opened(address.parse(path), Limits(duration_s=60)) as video:
         assert video.declared_s == 4
