@@ -14,7 +14,7 @@ from streamproc import wire
 from streamproc.bus.contract import Bus, Table
 from streamproc.errors import NotYet, Unparseable
 from streamproc.messages import Placed, Sequence, Source
-from streamproc.topics import key_of, topic
+from streamproc.topics import key_of, stream_of, topic
 from streamproc.wire import Stored
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Tables:
     def forget(self, streams: set[str]) -> None:
         """Nobody asks for what is said of these, or so seldom that it may be parsed again."""
         for rows in self._parsed.values():
-            for key in [key for key in rows if key.split(b"\0", 1)[0].decode(errors="replace") in streams]:
+            for key in [key for key in rows if stream_of(key) in streams]:
                 del rows[key]
 
     def drop(self, stored: Stored) -> None:

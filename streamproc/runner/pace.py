@@ -14,7 +14,7 @@ from streamproc.messages import Coverage, Source
 from streamproc.ranges import Ranges
 from streamproc.runner.cover import Accounted
 from streamproc.runner.look import Look, Tables
-from streamproc.topics import key_of
+from streamproc.topics import key_of, stream_of
 from streamproc.wire import Stored
 
 RUNNING_FOR_S = 60.0
@@ -54,7 +54,7 @@ class Paced(Look):
 
     def heard(self, stored: Stored) -> None:
         super().heard(stored)
-        stream = stored.key.split(b"\0", 1)[0].decode(errors="replace")
+        stream = stream_of(stored.key)
         if stored.topic == "coverage" and stored.value is not None and stream in self._accounted:
             record = self.tables.get("coverage", stored.key.decode(errors="replace"))
             if isinstance(record, Coverage):

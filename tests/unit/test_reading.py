@@ -16,15 +16,9 @@ from streamproc.pipeline.newcomers import Newcomers
 from streamproc.pipeline.reading import record_of, stored_in
 from streamproc.topics import deployment, stream_of
 from tests.sim import toys
+from tests.unit.clock import Clock
 
 HOUR_S = 3600.0
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -20,18 +20,12 @@ from streamproc.pipeline.sweeping import sweep
 from streamproc.topics import deployment
 from streamproc.video.workers import Workers
 from tests.topics import golden
+from tests.unit.clock import Clock
 
 DAY_S = 24 * 3600.0
 WINDOW = replace(next(g for g in golden.everything() if g.name == "windows.done.msgpack").entry(), partition=0)
 OTHER = replace(WINDOW, value=bytes(2000))
 SETTLES_S = 30
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
